@@ -1,0 +1,111 @@
+"""Webhook archives: one JSON object per line, plain, `.gz` or `.zst`. Lines may repeat and come in any order."""
+
+import gzip
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+import msgspec
+import zstandard
+
+from pipeline.model import Webhook
+from pipeline.providers import read_instant
+
+
+class UnreadableLine(NamedTuple):
+    """A line that is no webhook: which, and why. The others go on."""
+
+    file: Path
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.reason}"
+
+
+class _Line(msgspec.Struct):
+    provider: str
+    received_at: Any
+    body: msgspec.Raw
+    headers: Any = None
+    query: Any = None
+
+
+_DECODER = msgspec.json.Decoder(_Line)
+
+
+def read_archive(
+    file: Path, advanced: Callable[[int], None] = lambda _: None
+) -> Iterator[Webhook | UnreadableLine]:
+    """The webhooks of one archive. `advanced` is told how many bytes of the file (as stored) have been read."""
+    number = 0
+    try:
+        with _opened(file) as (lines, position):
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                yield _webhook(file, number, line)
+                if number % 1000 == 0:
+                    advanced(position())
+            advanced(position())
+    except (OSError, EOFError, zstandard.ZstdError) as error:
+        # A cut-off or unreadable file: what could be read of it counts.
+        yield UnreadableLine(file, number + 1, getattr(error, "strerror", None) or str(error))
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[IO[bytes], Callable[[], int]]]:
+    with file.open("rb") as stored:
+        if file.suffix == ".gz":
+            with gzip.open(stored) as lines:
+                yield cast("IO[bytes]", lines), stored.tell
+        elif file.suffix == ".zst":
+            with zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True) as reader:
+                yield io.BufferedReader(reader, 1 << 20), stored.tell
+        else:
+            yield stored, stored.tell
+
+
+def _webhook(file: Path, number: int, line: bytes) -> Webhook | UnreadableLine:
+    try:
+        found = _DECODER.decode(line)
+    except msgspec.ValidationError as error:
+        return UnreadableLine(file, number, f"not a webhook: {error}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return _leniently(file, number, line, error)
+    return _built(
+        file, number, found.provider, found.received_at, (found.headers, found.query), bytes(found.body)
+    )
+
+
+def _leniently(file: Path, number: int, line: bytes, error: Exception) -> Webhook | UnreadableLine:
+    # The standard parser takes lone surrogates; what is left of them is the provider module's affair.
+    try:
+        found = json.loads(line)
+        body = json.dumps(found["body"]).encode()
+        rest = (found.get("headers"), found.get("query"))
+        return _built(file, number, str(found["provider"]), found.get("received_at"), rest, body)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return UnreadableLine(file, number, f"not JSON: {error}")
+
+
+def _built(
+    file: Path, number: int, provider: str, received_at: Any, rest: tuple[Any, Any], body: bytes
+) -> Webhook | UnreadableLine:
+    received_us = read_instant(received_at)
+    if received_us is None:
+        return UnreadableLine(file, number, "`received_at` is missing or not a time between 2000 and 2100")
+    if body.startswith(b'"'):
+        # The raw body as a string: what the provider sent was not JSON, or was to be kept to the letter.
+        body = json.loads(body).encode("utf-8", "replace")
+    headers, query = (_texts(value) for value in rest)
+    return Webhook(provider, received_us, body, {k.lower(): v for k, v in headers.items()}, query)
+
+
+def _texts(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        return {}
+    return {str(k): str(v) for k, v in value.items() if isinstance(v, (str, int, float))}

@@ -1,0 +1,152 @@
+"""Cutting an agent's stream into calls: a fold too, over the set of the agent's events.
+
+The events name no call. A call begins with a `begin` event at the start, after an end, or after so long a silence
+that the call before it was closed by timeout; it ends with an `end` event. What belongs to no call is left out.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from pipeline.assemble.fold import FOREVER_US, fold
+from pipeline.model import STATE_RANK, CallEvent, CallRecord
+
+
+class Cut(NamedTuple):
+    """One call of the stream, and where it stands in it."""
+
+    call_id: str
+    events: list[CallEvent]
+    start: int
+    """Index of its first event in the ordered stream."""
+    closer: CallEvent | None
+    """The event that began the next call."""
+
+
+def in_stream_order(events: Iterable[CallEvent]) -> list[CallEvent]:
+    """The agent's events as they happened: by `seq` within a session of the relay, by time across sessions.
+
+    A browser's clock may be set back; within a session it is then taken to stand still until it has caught up.
+    """
+    by_session: dict[str, list[CallEvent]] = {}
+    keyed: list[tuple[int, str, int, int, str, CallEvent]] = []
+    for event in events:
+        if event.session_id is not None and event.seq is not None:
+            by_session.setdefault(event.session_id, []).append(event)
+        else:
+            keyed.append((event.at_us, "", 0, STATE_RANK.get(event.state or "", 0), event.event_id, event))
+    for session, members in by_session.items():
+        members.sort(key=lambda e: (e.seq or 0, e.event_id))
+        clock = 0
+        for event in members:
+            clock = max(clock, event.at_us)
+            keyed.append((clock, session, event.seq or 0, 0, event.event_id, event))
+    keyed.sort(key=lambda entry: entry[:5])
+    return [entry[5] for entry in keyed]
+
+
+def cut(ordered: Sequence[CallEvent], idle_us: int) -> list[Cut]:
+    """The calls of an agent's stream, in their order. `ordered` starts at the stream's or at a call's start."""
+    calls: list[Cut] = []
+    is_open = False
+    uuids: list[str | None] = []
+    last_us = 0
+    for index, event in enumerate(ordered):
+        silent = index > 0 and event.at_us - last_us >= idle_us
+        last_us = max(last_us, event.at_us)
+        if event.cut == "begin" and (not is_open or silent):
+            if calls:
+                calls[-1] = calls[-1]._replace(closer=event)
+            uuid = event.provider_call_id
+            taken = bool(uuids) and uuids[-1] == uuid
+            calls.append(Cut(uuid if uuid and not taken else _derived_id(event), [event], index, None))
+            uuids.append(uuid)
+            is_open = True
+        elif event.cut == "sync" and calls:
+            place = _sync_place(event, uuids)
+            calls[place].events.append(event)
+            uuids[place] = uuids[place] or event.provider_call_id
+        elif is_open:
+            calls[-1].events.append(event)
+            uuids[-1] = uuids[-1] or event.provider_call_id
+            is_open = event.cut != "end"
+    return calls
+
+
+def _sync_place(event: CallEvent, uuids: Sequence[str | None]) -> int:
+    """Details of a call keep coming after its end, at times when the next one has already begun."""
+    uuid = event.provider_call_id
+    if len(uuids) > 1 and uuid is not None and uuid == uuids[-2] and uuid != uuids[-1]:
+        return -2
+    return -1
+
+
+def _derived_id(first: CallEvent) -> str:
+    return "bus-" + hashlib.blake2b(first.event_id.encode(), digest_size=16).hexdigest()
+
+
+def fold_stream(
+    events: Iterable[CallEvent], *, as_of_us: int, idle_us: int
+) -> list[tuple[CallRecord, list[CallEvent]]]:
+    """The records of all calls in an agent's stream, each with the events that belong to it."""
+    ordered = in_stream_order(events)
+    folded = []
+    for call in cut(ordered, idle_us):
+        record = fold(
+            _told(call.events),
+            # Another call began, so this one, if it never ended, was closed by silence.
+            as_of_us=FOREVER_US if call.closer else as_of_us,
+            idle_us=idle_us,
+            call_id=call.call_id,
+            shaped_by=_shaped_by(call, ordered),
+        )
+        folded.append((record, call.events))
+    return folded
+
+
+def _told(events: Sequence[CallEvent]) -> list[CallEvent]:
+    """The call's events as the fold may take them: a second party's details left out, a merge told by its end."""
+    told: list[CallEvent] = []
+    connected = merging = False
+    for event in events:
+        if event.cut == "connected":
+            # Connected again: the merge did not come about.
+            connected, merging = True, False
+        elif event.cut == "merging":
+            merging = True
+        elif event.cut == "begin" and connected:
+            event = _as_second_party(event)
+        elif event.cut == "end" and merging:
+            event = msgspec.structs.replace(event, outcome="forwarded", transferred=True)
+        told.append(event)
+    return told
+
+
+def _as_second_party(event: CallEvent) -> CallEvent:
+    return msgspec.structs.replace(
+        event,
+        state=None,
+        direction=None,
+        from_number=None,
+        to_number=None,
+        provider_call_id=None,
+        ringing_us=None,
+    )
+
+
+def _shaped_by(call: Cut, ordered: Sequence[CallEvent]) -> int:
+    """How many of the agent's events, from the call's first on, were there when the call took its shape.
+
+    In an undisturbed stream that is the number of its own events. A late event that moves a border between calls
+    can leave a call with fewer events than before; this number rises all the same, because the late event was
+    received after those that it displaced.
+    """
+    shaped_us = max(event.received_us for event in call.events)
+    if call.closer is not None:
+        after = ordered[call.start :]
+        behind = after[next(i for i, e in enumerate(after) if e is call.closer) + 1 :]
+        if any(event.received_us < call.closer.received_us for event in behind):
+            shaped_us = max(shaped_us, call.closer.received_us)
+    return sum(1 for event in ordered[call.start :] if event.received_us <= shaped_us)

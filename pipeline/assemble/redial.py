@@ -1,0 +1,48 @@
+"""Which end decides, and whether a call that had ended is being dialled again.
+
+Most calls end once. Where a provider redials (its events name a dial attempt), an end may be followed by another
+attempt: the call is then going on again, and its last end decides. Late events must not look like a redial, so
+it takes more than an event after the end: a leg that has not ended yet, or more attempts than ends.
+"""
+
+from collections.abc import Sequence
+
+from pipeline.model import CallEvent
+
+FINAL = frozenset({"max_attempts", "expired", "canceled"})
+"""Ends of the whole call, whatever leg they happen to name."""
+
+
+def last_attempt(ordered: Sequence[CallEvent]) -> tuple[Sequence[CallEvent], CallEvent | None]:
+    """The events of the last attempt, and the end that decides; no end while the call is going on."""
+    ends = [event for event in ordered if event.state == "ended"]
+    if not ends:
+        return ordered, None
+    if not any(event.attempt_id is not None for event in ordered) and all(e.leg is None for e in ordered):
+        place = {event.event_id: index for index, event in enumerate(ordered)}
+        return ordered, max(ends, key=lambda e: (e.end_rank, e.fact_rank, place[e.event_id]))
+    if _is_redialling(ordered, ends):
+        return [e for e in ordered if e.at_us >= ends[-1].at_us and e.state != "ended"], None
+    attempt = ordered
+    if len(ends) > 1:
+        # What happened up to the end before the last one belongs to an earlier attempt.
+        attempt = [e for e in ordered if e.at_us > ends[-2].at_us] or ends[-1:]
+    return attempt, ends[-1]
+
+
+def _is_redialling(ordered: Sequence[CallEvent], ends: Sequence[CallEvent]) -> bool:
+    starts = [
+        e for e in ordered if e.attempt_id is not None or (e.state == "ringing" and e.direction == "outbound")
+    ]
+    if not starts or any(e.outcome in FINAL and e.at_us >= starts[-1].at_us for e in ends):
+        return False
+    legs: dict[str, int] = {}
+    for event in starts:
+        if event.leg is not None:
+            legs.setdefault(event.leg, event.at_us)
+    if legs:
+        leg, since_us = max(legs.items(), key=lambda item: (item[1], item[0]))
+        return not any(e.leg == leg or (e.leg is None and e.at_us >= since_us) for e in ends)
+    asked = sum(1 for e in starts if e.attempt_id is not None)
+    attempts = max(asked, len(starts) - asked)
+    return attempts > len(ends) and starts[-1].at_us > ends[-1].at_us

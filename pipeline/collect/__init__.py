@@ -1,0 +1,1 @@
+"""The collector: takes webhooks over HTTP and puts their untouched bytes on Kafka, knowing no payload."""

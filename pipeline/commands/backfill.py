@@ -1,0 +1,70 @@
+"""The commands that run the same code as the stream over data at rest."""
+
+from datetime import date, datetime
+from pathlib import Path
+
+import click
+
+from pipeline.commands.options import command, progress_on_terminal, settings_of
+
+
+@command(example="callfold backfill webhooks.ndjson.zst --lake ./lake")
+@click.argument(
+    "files",
+    nargs=-1,
+    required=True,
+    metavar="FILE...",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option("--close-open", is_flag=True, help="Close the calls that never ended, as their timeout would.")
+def backfill(lake: Path | None, config: Path | None, files: tuple[Path, ...], close_open: bool) -> None:
+    """Fold webhook archives into the lake, without a broker.
+
+    An archive holds one webhook per line as JSON, plain or .gz or .zst.
+    Lines may repeat and come in any order; running an archive twice changes nothing.
+    """
+    settings = settings_of(lake, config)
+    from pipeline.backfill import backfill as run
+
+    with progress_on_terminal("backfill") as progress:
+        summary = run(settings, list(files), close_open=close_open, progress=progress)
+    click.echo(str(summary))
+    if summary.unreadable:
+        # The rest is in the lake, but whoever deletes archives after a success must not delete this one.
+        raise click.ClickException(f"{summary.unreadable:,} lines could not be read, as named above.")
+
+
+@command(example="callfold replay --dry-run --lake ./lake")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+def replay(lake: Path | None, config: Path | None, dry_run: bool) -> None:
+    """Run quarantined webhooks through the current code again.
+
+    What is understood now leaves the quarantine; running it twice changes nothing.
+    """
+    settings = settings_of(lake, config)
+    from pipeline.backfill import replay as run
+
+    with progress_on_terminal("replay") as progress:
+        summary = run(settings, dry_run=dry_run, progress=progress)
+    click.echo(str(summary))
+
+
+_DAY = click.DateTime(["%Y-%m-%d"])
+
+
+@command(example="callfold rebuild --from 2026-03-01 --to 2026-03-31 --lake ./lake")
+@click.option("--from", "first", type=_DAY, required=True, metavar="D", help="First UTC date, YYYY-MM-DD.")
+@click.option("--to", "last", type=_DAY, required=True, metavar="D", help="Last UTC date, itself included.")
+def rebuild(lake: Path | None, config: Path | None, first: datetime, last: datetime) -> None:
+    """Fold the calls of some dates again, from the lake's events."""
+    if last < first:
+        raise click.UsageError("--to is before --from.")
+    settings = settings_of(lake, config)
+    from pipeline.backfill import rebuild as run
+
+    summary = run(settings, _date(first), _date(last))
+    click.echo(str(summary))
+
+
+def _date(midnight: datetime) -> date:
+    return midnight.date()

@@ -1,0 +1,33 @@
+"""The command that writes one report on call outcomes."""
+
+from pathlib import Path
+
+import click
+
+from pipeline.commands.options import command, settings_of
+
+_FORMATS = ("html", "md", "csv", "json")
+
+
+@command(example="callfold report --period last7d -o report.html --lake ./lake")
+@click.option(
+    "--period",
+    default="yesterday",
+    show_default=True,
+    help="yesterday, today, last7d, YYYY-MM-DD, YYYY-MM or YYYY-MM-DD..YYYY-MM-DD; dates are UTC.",
+)
+@click.option("--format", "form", type=click.Choice(_FORMATS), help="Default: what FILE ends in, else html.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Instead of stdout.",
+)
+def report(
+    lake: Path | None, config: Path | None, period: str, form: str | None, output: Path | None
+) -> None:
+    """Write one report on the call outcomes of a period."""
+    settings = settings_of(lake, config)
+    text = "PLACE"
+    click.echo(text)

@@ -1,0 +1,59 @@
+"""The commands that run until they are told to stop."""
+
+import logging
+from pathlib import Path
+
+from pipeline.commands.options import broker_option, command, http_options, settings_of
+
+
+def _log_normal_running() -> None:
+    """A service says when it starts, what it refuses and when it stops; the other commands print instead."""
+    package = logging.getLogger("pipeline")
+    if package.level == logging.NOTSET:
+        package.setLevel(logging.INFO)
+
+
+@command(example="CALLFOLD_FREECLIMB_AUTH=none callfold serve --lake ./lake --port 8080")
+@broker_option
+@http_options
+def serve(
+    lake: Path | None, config: Path | None, broker: str | None, host: str | None, port: int | None
+) -> int:
+    """Run everything on one machine.
+
+    Collector, worker, compaction and scheduled reports, and with broker = "embedded" the broker itself.
+    Ctrl-C or SIGTERM drains, flushes and leaves.
+    """
+    settings = settings_of(lake, config, broker=broker, http_host=host, http_port=port)
+    _log_normal_running()
+    from pipeline.stream.serve import serve as run
+
+    return run(settings)
+
+
+@command(example="callfold collect --broker kafka://localhost:9092 --host 0.0.0.0 --port 8080")
+@broker_option
+@http_options
+def collect(
+    lake: Path | None, config: Path | None, broker: str | None, host: str | None, port: int | None
+) -> int:
+    """Run a collector alone: HTTP in, Kafka out."""
+    settings = settings_of(lake, config, broker=broker, http_host=host, http_port=port)
+    _log_normal_running()
+    from pipeline.stream.serve import collect as run
+
+    return run(settings)
+
+
+@command(example="callfold work --broker kafka://localhost:9092 --lake ./lake")
+@broker_option
+def work(lake: Path | None, config: Path | None, broker: str | None) -> int:
+    """Run a worker alone: Kafka in, lake out.
+
+    Start as many as there are partitions, at most.
+    """
+    settings = settings_of(lake, config, broker=broker)
+    _log_normal_running()
+    from pipeline.stream.serve import work as run
+
+    return run(settings)

@@ -1,0 +1,113 @@
+"""The lake's folders and the one way that a file gets into them: written elsewhere, made durable, renamed."""
+
+import errno
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import DestinationUnavailable
+from pipeline.lake.schemas import SCHEMAS
+
+SEALED_ONLY: Final = ("call_revisions",)
+"""Datasets that only compaction writes; their newest rows are the hot rows of `calls`."""
+SCHEMA_FILE: Final = "0-schema.parquet"
+"""A file without rows in every folder: a glob that matches nothing is an error in DuckDB."""
+
+
+class Lake:
+    """A lake folder. Readers never see half a file: names under `hot` and `sealed` appear by rename."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._tmp = root / "_tmp"
+
+    def hot(self, dataset: str) -> Path:
+        """Small files of each flush."""
+        return self.root / dataset / "hot"
+
+    def sealed(self, dataset: str) -> Path:
+        """One sorted file a date."""
+        return self.root / dataset / "sealed"
+
+    def exists(self) -> bool:
+        """Whether a lake has been laid out here."""
+        return (self.root / "calls" / "hot" / SCHEMA_FILE).exists()
+
+    def lay_out(self) -> None:
+        """Creates what is missing of the folders. Idempotent."""
+        try:
+            self._tmp.mkdir(parents=True, exist_ok=True)
+            for dataset, schema in SCHEMAS.items():
+                for folder in (self.hot(dataset), self.sealed(dataset)):
+                    self._lay_out(folder, schema)
+            for dataset in SEALED_ONLY:
+                self._lay_out(self.sealed(dataset), SCHEMAS["calls"])
+        except OSError as error:
+            raise unavailable(self.root, error) from error
+
+    def _lay_out(self, folder: Path, schema: pa.Schema) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / SCHEMA_FILE).exists():
+            self.write(schema.empty_table(), folder / SCHEMA_FILE)
+
+    def write(self, table: pa.Table, target: Path) -> None:
+        """Puts the table at `target`, whole or not at all, and on the disk before it returns.
+
+        Raises DestinationUnavailable when the lake cannot take it.
+        """
+        temporary = self._tmp / f"{uuid.uuid4().hex}.parquet"
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, temporary, compression="zstd", compression_level=1, row_group_size=122_880)
+            _sync(temporary)
+            temporary.replace(target)
+            _sync(target.parent)
+        except OSError as error:
+            raise unavailable(self.root, error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def write_text(self, text: str, target: Path) -> None:
+        """Puts a text file at `target`, whole or not at all; leaves it alone if it says the same already."""
+        try:
+            if target.exists() and target.read_text(encoding="utf-8") == text:
+                return
+            with tempfile.NamedTemporaryFile("w", dir=self._tmp, delete=False, encoding="utf-8") as file:
+                file.write(text)
+            Path(file.name).replace(target)
+        except OSError as error:
+            raise unavailable(self.root, error) from error
+
+    def scratch(self) -> Path:
+        """A new folder of one's own for work in progress; whoever asks removes it."""
+        return Path(tempfile.mkdtemp(dir=self._tmp))
+
+    def sweep(self, older_than_us: int) -> None:
+        """Removes what crashed writers left behind."""
+        for left in self._tmp.iterdir():
+            try:
+                if left.stat().st_mtime * 1_000_000 < older_than_us:
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+            except FileNotFoundError:
+                continue
+
+
+def unavailable(root: Path, error: OSError) -> DestinationUnavailable:
+    """The error as something that may pass: nothing is committed, and it is tried again."""
+    reason = {errno.ENOSPC: "the disk is full", errno.EACCES: "permission denied", errno.EROFS: "read-only"}
+    told = reason.get(error.errno or 0) or error.strerror or str(error)
+    return DestinationUnavailable(f"cannot write the lake at {root}: {told}")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,117 @@
+"""The way back from the lake to the fold: the events are the state, so memory can be filled from them again."""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from pipeline.lake.files import Lake
+from pipeline.lake.rows import events_from, key_hash, records_from
+from pipeline.model import CallEvent, CallRecord, Remembered
+
+
+class LakeHistory:
+    """Events and records of the lake by stream. Knows every stream by eight bytes of memory."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+        self._sealed_index: Any = np.empty(0, dtype=np.uint64)
+        self._recent: set[int] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Learns the streams that are in the lake now, those of other workers included."""
+        with self._connect() as connection:
+            hashes = connection.sql(
+                f"select distinct key_hash from {self._all('calls')} where stream_key = call_key"
+            ).to_arrow_table()
+            agents = connection.sql(
+                f"""
+                select distinct stream_key from {self._all("calls")} where stream_key <> call_key
+                union
+                select distinct stream_key from {self._all("call_events")} where call_key is null
+                """
+            ).fetchall()
+        self._sealed_index = np.sort(hashes.column(0).to_numpy())
+        self._recent = {key_hash(stream_key) for (stream_key,) in agents}
+
+    def note(self, stream_keys: Iterable[str]) -> None:
+        """Streams that have just been written."""
+        self._recent.update(map(key_hash, stream_keys))
+
+    def knows(self, stream_key: str) -> bool:
+        """False only if the lake held nothing of this stream, when last looked at or noted."""
+        wanted = key_hash(stream_key)
+        if wanted in self._recent:
+            return True
+        place = int(np.searchsorted(self._sealed_index, np.uint64(wanted)))
+        return place < len(self._sealed_index) and int(self._sealed_index[place]) == wanted
+
+    def remember(self, stream_keys: Collection[str]) -> Mapping[str, Remembered]:
+        """Every event and the newest record of every call of these streams."""
+        if not stream_keys:
+            return {}
+        with self._connect() as connection:
+            connection.register(
+                "wanted", pa.table({"stream_key": pa.array(sorted(stream_keys), pa.string())})
+            )
+            events = connection.sql(
+                f"select e.* from {self._all('call_events')} e semi join wanted using (stream_key) "
+                "order by published_at, event_id"
+            ).to_arrow_table()
+            records = connection.sql(
+                f"select c.* from {self._all('calls')} c semi join wanted using (stream_key) "
+                "qualify row_number() over (partition by call_key order by revision desc, published_at desc) = 1"
+            ).to_arrow_table()
+        return _by_stream(events, records)
+
+    def open_streams(self) -> list[str]:
+        """Streams with a call that had not ended when it was last published."""
+        with self._connect() as connection:
+            found = connection.sql(
+                f"""
+                select distinct stream_key
+                from (
+                    select stream_key, state, is_retracted
+                    from {self._all("calls")}
+                    qualify row_number() over (
+                        partition by call_key order by revision desc, published_at desc
+                    ) = 1
+                )
+                where state <> 'ended' and not is_retracted
+                order by stream_key
+                """
+            ).fetchall()
+        return [stream_key for (stream_key,) in found]
+
+    def newest_received_us(self) -> int | None:
+        """How far the data in the lake reaches."""
+        with self._connect() as connection:
+            newest = f"select epoch_us(max(received_at)) from {self._all('call_events')}"
+            found = connection.execute(newest).fetchone()
+        return None if found is None else found[0]
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        return duckdb.connect(config={"threads": 2})
+
+    def _all(self, dataset: str) -> str:
+        folders = (self._lake.hot(dataset) / "*.parquet", self._lake.sealed(dataset) / "**" / "*.parquet")
+        globs = ", ".join("'" + str(folder).replace("'", "''") + "'" for folder in folders)
+        return f"read_parquet([{globs}], union_by_name = true, hive_partitioning = false)"
+
+
+def _by_stream(events: pa.Table, records: pa.Table) -> dict[str, Remembered]:
+    found: dict[str, dict[str, CallEvent]] = {}
+    for event in events_from(events):
+        known = found.setdefault(event.stream_key, {})
+        before = known.get(event.event_id)
+        if before is None or event.received_us <= before.received_us:
+            known[event.event_id] = event
+    newest: dict[str, list[CallRecord]] = {}
+    retracted = records.column("is_retracted").to_pylist()
+    for (stream_key, record), is_retracted in zip(records_from(records), retracted, strict=True):
+        if not is_retracted:
+            newest.setdefault(stream_key, []).append(record)
+    return {key: Remembered(list(known.values()), newest.get(key, [])) for key, known in found.items()}

@@ -1,0 +1,131 @@
+"""Records as columns of the declared schemas, and back. Instants go as whole microseconds, never as objects."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import pyarrow as pa
+
+from pipeline.lake import schemas
+from pipeline.model import CallEvent, CallRecord, Rejection, Webhook
+
+DAY_US: Final = 86_400_000_000
+
+
+def column_of(field: str) -> str:
+    """The column that a record's field is stored in: the same name, instants with `_at` for `_us`."""
+    renamed = {"at_us": "event_at", "first_event_us": "first_event_at", "date_day": "date"}
+    return renamed.get(field) or (field[:-3] + "_at" if field.endswith("_us") else field)
+
+
+RECORD_FIELDS: Final = CallRecord.__struct_fields__
+EVENT_FIELDS: Final = CallEvent.__struct_fields__
+
+
+def key_hash(key: str) -> int:
+    """64 bits of a key, for joins: eight bytes compare faster than strings."""
+    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=8).digest(), "big")
+
+
+class StoredRejection(NamedTuple):
+    """A webhook that could not be processed, as it is kept."""
+
+    webhook_id: str
+    webhook: Webhook
+    rejection: Rejection
+    is_resolved: bool = False
+
+
+def _table(schema: pa.Schema, columns: dict[str, Any]) -> pa.Table:
+    arrays = [pa.array(columns[field.name], type=field.type) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def calls_table(
+    records: Sequence[tuple[str, CallRecord]],
+    retracted: Sequence[tuple[str, CallRecord]],
+    published_us: int,
+) -> pa.Table:
+    """(stream key, record) pairs as rows of `calls`; the retracted ones marked as such."""
+    every = [*records, *retracted]
+    columns: dict[str, Any] = {
+        column_of(name): [getattr(record, name) for _, record in every] for name in RECORD_FIELDS
+    }
+    columns["key_hash"] = [key_hash(record.call_key) for _, record in every]
+    columns["published_at"] = [published_us] * len(every)
+    columns["is_retracted"] = [False] * len(records) + [True] * len(retracted)
+    columns["stream_key"] = [stream_key for stream_key, _ in every]
+    return _table(schemas.CALLS, columns)
+
+
+def events_table(placed: Sequence[tuple[CallEvent, str | None]], published_us: int) -> pa.Table:
+    """(event, call key) pairs as rows of `call_events`."""
+    columns: dict[str, Any] = {
+        column_of(name): [getattr(event, name) for event, _ in placed] for name in EVENT_FIELDS
+    }
+    columns["call_key"] = [call for _, call in placed]
+    columns["date"] = [event.at_us // DAY_US for event, _ in placed]
+    columns["key_hash"] = [key_hash(call or event.stream_key) for event, call in placed]
+    columns["published_at"] = [published_us] * len(placed)
+    return _table(schemas.CALL_EVENTS, columns)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value, order="sorted").decode()
+
+
+def _receipts(webhooks: Sequence[tuple[str, Webhook]], published_us: int) -> dict[str, Any]:
+    return {
+        "webhook_id": [webhook_id for webhook_id, _ in webhooks],
+        "provider": [webhook.provider for _, webhook in webhooks],
+        "received_at": [webhook.received_us for _, webhook in webhooks],
+        "headers": [_json(webhook.headers) for _, webhook in webhooks],
+        "query": [_json(webhook.query) for _, webhook in webhooks],
+        "date": [webhook.received_us // DAY_US for _, webhook in webhooks],
+        "published_at": [published_us] * len(webhooks),
+    }
+
+
+def webhooks_table(webhooks: Sequence[tuple[str, Webhook]], published_us: int) -> pa.Table:
+    """(webhook id, redacted webhook) pairs as rows of `webhooks`."""
+    columns = _receipts(webhooks, published_us)
+    columns["body"] = [webhook.body.decode("utf-8", "replace") for _, webhook in webhooks]
+    return _table(schemas.WEBHOOKS, columns)
+
+
+def quarantine_table(stored: Sequence[StoredRejection], published_us: int) -> pa.Table:
+    """Rejected webhooks as rows of `quarantine`."""
+    columns = _receipts([(s.webhook_id, s.webhook) for s in stored], published_us)
+    for name in ("stage", "code", "field", "message"):
+        columns[name] = [getattr(s.rejection, name) for s in stored]
+    columns["body"] = [s.webhook.body for s in stored]
+    columns["is_resolved"] = [s.is_resolved for s in stored]
+    return _table(schemas.QUARANTINE, columns)
+
+
+def _plain(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows as dicts with instants and dates as whole numbers."""
+    for index, field in enumerate(table.schema):
+        if pa.types.is_timestamp(field.type):
+            # One engine may hand back another unit or zone; microseconds since the epoch are meant.
+            as_us = table.column(index).cast(schemas.INSTANT).cast(pa.int64())
+            table = table.set_column(index, field.name, as_us)
+        elif pa.types.is_date(field.type):
+            table = table.set_column(index, field.name, table.column(index).cast(pa.int32()))
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def records_from(table: pa.Table) -> Iterable[tuple[str, CallRecord]]:
+    """(stream key, record) of every row of `calls`."""
+    names = [(name, column_of(name)) for name in RECORD_FIELDS]
+    for row in _plain(table):
+        yield row["stream_key"], CallRecord(**{name: row[column] for name, column in names})
+
+
+def events_from(table: pa.Table) -> Iterable[CallEvent]:
+    """The event of every row of `call_events`."""
+    names = [(name, column_of(name)) for name in EVENT_FIELDS if name != "errors"]
+    for row in _plain(table):
+        yield CallEvent(errors=tuple(row["errors"] or ()), **{name: row[column] for name, column in names})

@@ -1,0 +1,48 @@
+"""The sink of a worker: what a flush has to make durable goes into one hot file per dataset."""
+
+import itertools
+import os
+import uuid
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from pipeline.lake.files import Lake
+from pipeline.lake.rows import StoredRejection, calls_table, events_table, quarantine_table, webhooks_table
+from pipeline.model import CallEvent, CallRecord, Webhook
+
+
+class LakeSink:
+    """Writes hot files. Files are named by the time of writing, so that a listing is in order."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+        self._writer = f"{os.getpid():x}-{uuid.uuid4().hex[:8]}"
+        self._count = itertools.count()
+
+    def write_calls(
+        self,
+        events: Sequence[tuple[CallEvent, str | None]],
+        records: Sequence[tuple[str, CallRecord]],
+        retracted: Sequence[tuple[str, CallRecord]],
+        published_us: int,
+    ) -> None:
+        """Events first: a call that is seen has its events."""
+        if events:
+            self._write("call_events", events_table(events, published_us), published_us)
+        if records or retracted:
+            self._write("calls", calls_table(records, retracted, published_us), published_us)
+
+    def write_webhooks(self, webhooks: Sequence[tuple[str, Webhook]], published_us: int) -> None:
+        """Archives webhooks, redacted already."""
+        if webhooks:
+            self._write("webhooks", webhooks_table(webhooks, published_us), published_us)
+
+    def write_quarantine(self, stored: Sequence[StoredRejection], published_us: int) -> None:
+        """Keeps webhooks that could not be processed, redacted already."""
+        if stored:
+            self._write("quarantine", quarantine_table(stored, published_us), published_us)
+
+    def _write(self, dataset: str, table: pa.Table, published_us: int) -> None:
+        name = f"{published_us:017d}-{self._writer}-{next(self._count)}.parquet"
+        self._lake.write(table, self._lake.hot(dataset) / name)

@@ -1,0 +1,13 @@
+"""What comes back from the lake to the fold."""
+
+from typing import NamedTuple
+
+from pipeline.model.call import CallRecord
+from pipeline.model.event import CallEvent
+
+
+class Remembered(NamedTuple):
+    """What was made durable of one stream before: its events, and the newest record of each of its calls."""
+
+    events: list[CallEvent]
+    records: list[CallRecord]

@@ -1,0 +1,53 @@
+"""Everything that Callfold knows of a provider: one module each, found by listing this folder.
+
+A provider module offers
+
+* `KEYED_BY`: `"call"` if its webhooks name the call, `"agent"` if calls are cut out of an agent's stream;
+* `REDACTED`: a `Redacted`, the payload's field names that hold secrets, numbers and conversation;
+* `stream_key(body, query)`: the Kafka key of a webhook, or None when it cannot be told cheaply;
+* `events(webhook)`: the normalised events, or a `Rejection`. Pure: no clock, no I/O.
+
+Modules whose name starts with an underscore are tools for the others. Nothing outside this package names a provider.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+from pipeline.model import CallEvent, Rejection, Webhook
+from pipeline.providers._payload import instant as read_instant
+from pipeline.providers._redacted import Redacted
+
+__all__ = ["Provider", "Redacted", "provider_names", "providers", "read_instant"]
+
+
+class Provider(NamedTuple):
+    """One provider module, looked at through what it has to offer."""
+
+    name: str
+    keyed_by: Literal["call", "agent"]
+    redacted: Redacted
+    stream_key: Callable[[bytes, Mapping[str, str]], str | None]
+    events: Callable[[Webhook], list[CallEvent] | Rejection]
+
+
+@cache
+def providers() -> Mapping[str, Provider]:
+    """All providers by name, in the order of the alphabet."""
+    found = {}
+    for info in sorted(pkgutil.iter_modules(__path__), key=lambda info: info.name):
+        if info.name.startswith("_"):
+            continue
+        module = importlib.import_module(f"{__name__}.{info.name}")
+        found[info.name] = Provider(
+            info.name, module.KEYED_BY, module.REDACTED, module.stream_key, module.events
+        )
+    return MappingProxyType(found)
+
+
+def provider_names() -> tuple[str, ...]:
+    """The words that settings, topics and addresses know providers by, without importing them."""
+    return tuple(sorted(i.name for i in pkgutil.iter_modules(__path__) if not i.name.startswith("_")))

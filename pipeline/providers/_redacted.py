@@ -1,0 +1,14 @@
+"""What of a provider's payload may not be stored as it is. Fields are named by their key, at any depth."""
+
+from typing import NamedTuple
+
+
+class Redacted(NamedTuple):
+    """Names of payload fields, by what they hold."""
+
+    secrets: frozenset[str] = frozenset()
+    """Removed always, with everything below them."""
+    numbers: frozenset[str] = frozenset()
+    """Telephone numbers and names of persons: kept, masked or hashed as the privacy setting says."""
+    transcripts: frozenset[str] = frozenset()
+    """What was said, summaries and prompts: dropped unless the privacy setting keeps them."""

@@ -1,0 +1,131 @@
+"""FreeClimb: https://docs.freeclimb.com/reference/callstatus (looked at 2026-11-21).
+
+One terminal `callStatus` webhook for each leg. The body holds no time: the only clock of the sender's is `t` in
+the signature header. `callDuration` is a string of seconds, and whether it counts from the answer is not said.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import msgspec
+
+from pipeline.model import CallEvent, Outcome, Rejection, State, Webhook, call_key
+from pipeline.model.vocabulary import EndTrigger
+from pipeline.providers._payload import bad_shape, decode, event_id, instant, missing, seconds, text
+from pipeline.providers._redacted import Redacted
+
+KEYED_BY: Final[Literal["call", "agent"]] = "call"
+REDACTED: Final = Redacted(numbers=frozenset({"from", "to"}))
+SIGNATURE_HEADER: Final = "freeclimb-signature"
+
+# https://docs.freeclimb.com/reference/callstatus
+OUTCOME: Final[dict[str, Outcome]] = {
+    "completed": "completed",
+    "busy": "busy",
+    "failed": "failed",
+    "noAnswer": "no_answer",
+    "canceled": "canceled",
+}
+# The earlier life of a call, in other requests: it moves an open call along and decides nothing.
+STATE: Final[dict[str, State]] = {"queued": "queued", "ringing": "ringing", "inProgress": "in_progress"}
+# callEndedReason, https://github.com/FreeClimbAPI/python-sdk (docs/CallEndedReason.md); the others are the system's
+END_TRIGGER: Final[dict[str, EndTrigger]] = {
+    "farEndHangup": "customer",
+    "appHangup": "agent",
+    "appReject": "agent",
+}
+DIRECTION: Final[dict[str, Literal["inbound", "outbound"]]] = {
+    "inbound": "inbound",
+    "outbound": "outbound",
+    "outboundAPI": "outbound",
+    "outboundDial": "outbound",
+}
+
+
+class _Body(msgspec.Struct, rename="camel"):
+    request_type: Any = None
+    call_id: Any = None
+    account_id: Any = None
+    from_number: Any = msgspec.field(name="from", default=None)
+    to: Any = None
+    call_status: Any = None
+    direction: Any = None
+    call_duration: Any = None
+    call_ended_reason: Any = None
+    parent_call_id: Any = None
+    recording_url: Any = None
+
+
+def stream_key(body: bytes, query: Mapping[str, str]) -> str | None:
+    """The call key, if the body says which call it is about."""
+    found = decode(body, _Body)
+    call_id = None if isinstance(found, Rejection) else text(found.call_id)
+    return None if call_id is None else call_key("freeclimb", call_id)
+
+
+def events(webhook: Webhook) -> list[CallEvent] | Rejection:
+    """One event for one webhook."""
+    body = decode(webhook.body, _Body)
+    if isinstance(body, Rejection):
+        return body
+    if body.call_id is None and body.request_type is None:
+        return bad_shape(None, "a FreeClimb webhook has a `requestType` and a `callId`")
+    call_id = text(body.call_id)
+    if call_id is None:
+        return missing("callId", "no call id")
+    return [_event(webhook, body, call_id)]
+
+
+def _event(webhook: Webhook, body: _Body, call_id: str) -> CallEvent:
+    kind, status, reason = text(body.request_type), text(body.call_status), text(body.call_ended_reason)
+    signed_us = _signed_us(webhook.headers)
+    duration = seconds(body.call_duration)
+    is_end = kind == "callStatus" and status in OUTCOME
+    event = CallEvent(
+        event_id=event_id(
+            "freeclimb", call_id, kind, status, reason, duration, text(body.recording_url), signed_us
+        ),
+        provider="freeclimb",
+        stream_key=call_key("freeclimb", call_id),
+        call_id=call_id,
+        event_type=kind or "unknown",
+        at_us=webhook.received_us if signed_us is None else signed_us,
+        received_us=webhook.received_us,
+        at_source="received" if signed_us is None else "provider",
+        raw_status=status,
+        state="ended" if is_end else STATE.get(status or ""),
+        account_id=text(body.account_id),
+        direction=DIRECTION.get(text(body.direction) or ""),
+        channel="phone",
+        from_number=text(body.from_number),
+        to_number=text(body.to),
+        parent_call_id=text(body.parent_call_id),
+    )
+    if is_end and status is not None:
+        _add_end(event, body, status, reason, duration)
+    return event
+
+
+def _add_end(event: CallEvent, body: _Body, status: str, reason: str | None, duration: float | None) -> None:
+    event.ended_us = event.at_us
+    if duration is not None:
+        event.started_us = event.at_us - round(duration * 1_000_000)
+    event.reported_seconds, event.total_is_reported = duration, True
+    # A recording of no length leaves its fields empty.
+    event.recording_url = text(body.recording_url)
+    event.outcome = OUTCOME[status]
+    if status == "completed" and reason == "machineDetected":
+        event.outcome = "voicemail"
+    if event.outcome != "completed":
+        event.failure_reason = reason or status
+    if reason is not None:
+        event.end_trigger = END_TRIGGER.get(reason, "system")
+
+
+def _signed_us(headers: Mapping[str, str]) -> int | None:
+    # t=<unix seconds>,v1=<hex>[,v1=<hex>]: several while a secret is being changed
+    for part in headers.get(SIGNATURE_HEADER, "").split(","):
+        name, _, value = part.strip().partition("=")
+        if name == "t":
+            return instant(value)
+    return None

@@ -1,0 +1,139 @@
+"""Recho: https://dev-developers.recho-ai.com/en/webhooks/call-status (looked at 2026-11-21).
+
+`eventType` decides. `callStatus` is a snapshot that may say CALLING while an error is reported, and errors are
+`body.errors` and nothing else. The payload holds no time, so all times are times of receipt.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from pipeline.model import CallEvent, Outcome, Rejection, State, Webhook, call_key
+from pipeline.providers._payload import bad_shape, canonical, decode_any, event_id, mapping, missing, text
+from pipeline.providers._redacted import Redacted
+
+KEYED_BY: Final[Literal["call", "agent"]] = "call"
+REDACTED: Final = Redacted(secrets=frozenset({"authConfig", "authorization", "Authorization"}))
+
+# https://dev-developers.recho-ai.com/en/webhooks/call-status: the same CALLING means ringing on an outbound call
+# and conversation on an inbound one.
+STATE: Final[dict[str, State]] = {
+    "OUTBOUND_CALL_PENDING": "queued",
+    "OUTBOUND_CALL_REQUESTED": "queued",
+    "OUTBOUND_CALL_CALLING": "ringing",
+    "OUTBOUND_CALL_CLOSING": "wrap_up",
+    "INBOUND_CALL_CONNECTING": "ringing",
+    "INBOUND_CALL_CALLING": "in_progress",
+    "INBOUND_CALL_CLOSING": "wrap_up",
+}
+OUTCOME: Final[dict[str, Outcome]] = {
+    "OUTBOUND_CALL_COMPLETED": "completed",
+    "OUTBOUND_CALL_NO_RESPONSE": "no_answer",
+    "OUTBOUND_CALL_BUSY": "busy",
+    "OUTBOUND_CALL_UNREACHABLE": "unreachable",
+    "OUTBOUND_CALL_EXPIRED": "expired",
+    "OUTBOUND_CALL_CANCELED": "canceled",
+    "OUTBOUND_CALL_MAX_ATTEMPTS_REACHED": "max_attempts",
+    "OUTBOUND_CALL_ERROR": "failed",
+    "INBOUND_CALL_COMPLETED": "completed",
+    "INBOUND_CALL_CONCURRENCY_LIMIT_EXCEEDED": "limit_reached",
+    "INBOUND_CALL_ERROR": "failed",
+}
+# Internal states that the ..._ERROR events stand for; any other is a failure.
+ERROR_OUTCOME: Final[dict[str, Outcome]] = {
+    "VOICEMAIL_REACHED": "voicemail",
+    "LIMIT_REACHED": "limit_reached",
+    "CONCURRENCY_LIMIT_EXCEEDED": "limit_reached",
+}
+DIRECTION: Final[dict[str, Literal["inbound", "outbound"]]] = {"INBOUND": "inbound", "OUTBOUND": "outbound"}
+
+
+def stream_key(body: bytes, query: Mapping[str, str]) -> str | None:
+    """The call key, if the body says which call it is about."""
+    payload = decode_any(body)
+    call_id = None if isinstance(payload, Rejection) else text(_data(payload).get("callId"))
+    return None if call_id is None else call_key("recho", call_id)
+
+
+def _data(payload: Any) -> Mapping[str, Any]:
+    return mapping(mapping(mapping(payload).get("body")).get("data"))
+
+
+def events(webhook: Webhook) -> list[CallEvent] | Rejection:
+    """One event for one webhook."""
+    payload = decode_any(webhook.body)
+    if isinstance(payload, Rejection):
+        return payload
+    if not isinstance(payload, dict) or not isinstance(payload.get("body"), dict):
+        return bad_shape("body", "a Recho webhook is an object with an object `body`")
+    if not isinstance(payload["body"].get("data"), dict):
+        return bad_shape("body.data", "`body.data` must be an object")
+    call_id = text(_data(payload).get("callId"))
+    if call_id is None:
+        return missing("body.data.callId", "no call id")
+    return [_event(webhook, payload, call_id)]
+
+
+def _event(webhook: Webhook, payload: Mapping[str, Any], call_id: str) -> CallEvent:
+    data, kind = _data(payload), text(payload.get("eventType")) or "unknown"
+    status, leg = text(data.get("callStatus")), text(data.get("callSid"))
+    errors = _errors(payload)
+    # Two endpoints of one project deliver the same event, each with its own configuration beside it.
+    told = {k: v for k, v in payload.items() if k not in ("webhookEndpoint", "authConfig")}
+    at_us = webhook.received_us
+    event = CallEvent(
+        event_id=event_id("recho", canonical(told)),
+        provider="recho",
+        stream_key=call_key("recho", call_id),
+        call_id=call_id,
+        event_type=kind,
+        at_us=at_us,
+        received_us=at_us,
+        at_source="received",
+        start_is_first_event=True,
+        raw_status=status or kind,
+        state="ended" if kind in OUTCOME else STATE.get(kind),
+        account_id=text(payload.get("projectId")),
+        direction=DIRECTION.get(kind.partition("_")[0]),
+        channel="phone",
+        leg=leg,
+        errors=tuple(canonical(error) for error in errors),
+    )
+    if kind in OUTCOME:
+        _add_end(event, kind, status, errors)
+    else:
+        _add_progress(event, kind, leg)
+    return event
+
+
+def _add_progress(event: CallEvent, kind: str, leg: str | None) -> None:
+    at_us = event.at_us
+    if kind == "OUTBOUND_CALL_PENDING":
+        event.queued_us = at_us
+    elif kind == "OUTBOUND_CALL_REQUESTED":
+        event.attempt_id = leg or event.event_id
+    elif event.state == "ringing":
+        event.ringing_us = at_us
+    elif event.state == "in_progress":
+        event.answered_us, event.answer_evidence = at_us, True
+    elif event.state == "wrap_up":
+        # There is no outbound "answered": that there was something to hang up is all the evidence there is.
+        event.hangup_us, event.answer_evidence = at_us, True
+
+
+def _add_end(event: CallEvent, kind: str, status: str | None, errors: list[dict[str, str | None]]) -> None:
+    event.ended_us = event.at_us
+    event.outcome = OUTCOME[kind]
+    if kind.endswith("_ERROR"):
+        event.outcome = ERROR_OUTCOME.get(status or "", "failed")
+    if event.outcome != "completed":
+        first_code = next((error["code"] for error in errors if error["code"]), None)
+        event.failure_reason = first_code or status
+
+
+def _errors(payload: Mapping[str, Any]) -> list[dict[str, str | None]]:
+    listed = mapping(payload.get("body")).get("errors")
+    if not isinstance(listed, list):
+        return []
+    # Later events repeat the errors of earlier ones, so an error is told by what it says, not by where it stands.
+    names = ("code", "message", "timestamp", "where", "phase")
+    return [{name: text(error.get(name)) for name in names} for error in listed if isinstance(error, dict)]

@@ -1,0 +1,162 @@
+"""Whippy: https://docs.whippy.ai/docs/calls (looked at 2026-11-21).
+
+Two generations of payload are on that page, the newer with `metadata` and an envelope `created_at`. `data.id` is
+the call; `conversation_id` spans many calls with one contact, and `request_id` may repeat over different events.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import msgspec
+
+from pipeline.model import CallEvent, Outcome, Rejection, State, Webhook, call_key
+from pipeline.model.vocabulary import EndTrigger
+from pipeline.providers._payload import bad_shape, decode, event_id, instant, mapping, missing, seconds, text
+from pipeline.providers._redacted import Redacted
+
+KEYED_BY: Final[Literal["call", "agent"]] = "call"
+REDACTED: Final = Redacted(
+    secrets=frozenset({"authorization", "Authorization"}),
+    numbers=frozenset({"from", "to"}),
+    transcripts=frozenset({"body", "translated_body", "placeholders_data", "analysis"}),
+)
+
+# https://docs.whippy.ai/docs/calls. `call.analyzed` may come first or last and moves nothing.
+STATE: Final[dict[str, State | None]] = {
+    "call.started": "in_progress",
+    "call.ended": "ended",
+    "call.analyzed": None,
+}
+# The reason is what follows the dot of `delivery_status`. No list is published: what is not here is a completed
+# call of which nobody knows who hung up. True/False: the call was answered for certain / was not.
+Reason = tuple[Outcome, EndTrigger, bool | None]
+REASON: Final[dict[str, Reason]] = {
+    "user_hangup": ("completed", "customer", True),
+    "agent_hangup": ("completed", "agent", True),
+    "inactivity": ("completed", "system", True),
+    "max_duration_reached": ("completed", "system", True),
+    "call_transfer": ("forwarded", "unknown", True),
+    "dial_busy": ("busy", "unknown", False),
+    "dial_no_answer": ("no_answer", "unknown", False),
+    "dial_failed": ("failed", "unknown", False),
+    "invalid_destination": ("failed", "unknown", False),
+    "voicemail_reached": ("voicemail", "unknown", True),
+    "user_declined": ("rejected", "unknown", False),
+    "concurrency_limit_reached": ("limit_reached", "unknown", False),
+}
+DIRECTION: Final[dict[str, Literal["inbound", "outbound"]]] = {"INBOUND": "inbound", "OUTBOUND": "outbound"}
+CHANNEL: Final[dict[str, Literal["phone", "web"]]] = {"phone": "phone", "web": "web", "web_call": "web"}
+
+
+class _Data(msgspec.Struct):
+    id: Any = None
+    delivery_status: Any = None
+    direction: Any = None
+    from_number: Any = msgspec.field(name="from", default=None)
+    to: Any = None
+    created_at: Any = None
+    updated_at: Any = None
+    channel_id: Any = None
+    user_id: Any = None
+    metadata: Any = None
+    attachments: Any = None
+
+
+class _Body(msgspec.Struct):
+    data: _Data | None = None
+    event: Any = None
+    created_at: Any = None
+    request_id: Any = None
+
+
+def stream_key(body: bytes, query: Mapping[str, str]) -> str | None:
+    """The call key, if the body says which call it is about."""
+    found = decode(body, _Body)
+    call_id = None if isinstance(found, Rejection) or found.data is None else text(found.data.id)
+    return None if call_id is None else call_key("whippy", call_id)
+
+
+def events(webhook: Webhook) -> list[CallEvent] | Rejection:
+    """One event for a `call.*` webhook; none for any other, which is no call and no mistake."""
+    body = decode(webhook.body, _Body)
+    if isinstance(body, Rejection):
+        return body
+    kind = text(body.event)
+    if kind is None:
+        return bad_shape("event", "a Whippy webhook names its `event`")
+    if not kind.startswith("call."):
+        return []
+    if body.data is None:
+        return bad_shape("data", "`data` must be an object")
+    call_id = text(body.data.id)
+    if call_id is None:
+        return missing("data.id", "no call id")
+    return [_event(webhook, body, body.data, kind, call_id)]
+
+
+def _event(webhook: Webhook, body: _Body, data: _Data, kind: str, call_id: str) -> CallEvent:
+    status, metadata = text(data.delivery_status), mapping(data.metadata)
+    sent_us, created_us = instant(body.created_at), instant(data.created_at)
+    at_us = webhook.received_us if sent_us is None else sent_us
+    event = CallEvent(
+        event_id=event_id(
+            "whippy",
+            call_id,
+            text(body.request_id),
+            kind,
+            status,
+            instant(data.updated_at),
+            sent_us,
+        ),
+        provider="whippy",
+        stream_key=call_key("whippy", call_id),
+        call_id=call_id,
+        event_type=kind,
+        at_us=at_us,
+        received_us=webhook.received_us,
+        at_source="received" if sent_us is None else "provider",
+        raw_status=status,
+        state=STATE.get(kind),
+        started_us=created_us,
+        reported_seconds=seconds(metadata.get("duration"), per_second=1000),
+        direction=DIRECTION.get((text(data.direction) or "").upper()),
+        channel=CHANNEL.get(text(metadata.get("type")) or "phone", "unknown"),
+        from_number=text(data.from_number),
+        to_number=text(data.to),
+        account_id=text(data.channel_id),
+        agent_id=text(metadata.get("agent_id")) or text(data.user_id),
+    )
+    if kind == "call.started":
+        event.answered_us, event.answer_evidence = at_us, True
+    elif kind == "call.ended":
+        _add_end(event, instant(data.updated_at), created_us, status or "")
+    elif kind == "call.analyzed":
+        event.has_analysis = True
+    event.recording_url = _recording_url(data.attachments)
+    return event
+
+
+def _add_end(event: CallEvent, updated_us: int | None, created_us: int | None, status: str) -> None:
+    event.ended_us = event.at_us
+    if updated_us is not None and created_us is not None and updated_us > created_us:
+        # The row's last change is the hang-up, on this event only: the analysis changes the row again.
+        event.ended_us, event.at_source = updated_us, "provider"
+    event.hangup_us = event.ended_us
+    reason = status.partition(".")[2]
+    event.outcome, event.end_trigger, event.answer_evidence = _meaning(reason)
+    event.failure_reason = reason or None
+
+
+def _meaning(reason: str) -> Reason:
+    if reason.startswith("error_"):
+        return "failed", "unknown", None
+    return REASON.get(reason, ("completed", "unknown", True))
+
+
+def _recording_url(attachments: Any) -> str | None:
+    # The paths' UUIDs are the files' own, so the file is told by its content type.
+    for attachment in attachments if isinstance(attachments, list) else ():
+        if (text(mapping(attachment).get("content_type")) or "").startswith("audio/"):
+            url = mapping(attachment).get("url")
+            return url if isinstance(url, str) and url else None
+    return None

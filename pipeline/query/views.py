@@ -1,0 +1,94 @@
+"""Turns the SELECTs of `sql/` into views over one lake: in a connection, or as the lake's own `views.sql`.
+
+Each `<name>.sql` is a SELECT and becomes the view `<name>`; what it depends on is found by scanning it for
+the names of other models after `from` and `join`. Paths inside the SQL are relative to the lake.
+"""
+
+import re
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Final
+
+import duckdb
+
+from pipeline.errors import CallfoldError, UserError
+
+VIEW_FOLDERS: Final = ("staging", "marts")
+CHECK_FOLDER: Final = "checks"
+
+_REFERENCE: Final = re.compile(r"\b(?:from|join)\s+([a-z_][a-z0-9_]*)", re.IGNORECASE)
+_COMMENT: Final = re.compile(r"--[^\n]*")
+_PARQUET_PATH: Final = re.compile(r"read_parquet\('([^']+)'")
+_GLOB_SIGNS: Final = re.compile(r"[\[*?]")
+
+_HEADER: Final = """\
+-- Callfold: every view over this lake, in plain DuckDB (1.4 or newer), no extension needed.
+-- Use it from inside the lake's folder:  duckdb -init views.sql
+-- Written by Callfold; changes made here are lost.
+"""
+
+
+def sql_folder() -> Path:
+    """The folder that holds the SQL: inside the package once installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "_sql"
+    return installed if installed.is_dir() else package.parent / "sql"
+
+
+@cache
+def models() -> dict[str, str]:
+    """The SELECT of every view by its name, each after all that it depends on."""
+    sources = {
+        path.stem: path.read_text(encoding="utf-8").strip().rstrip(";")
+        for folder in VIEW_FOLDERS
+        for path in sorted((sql_folder() / folder).glob("*.sql"))
+    }
+    if not sources:
+        raise CallfoldError(
+            f"no SQL models in {sql_folder()}: the installation is incomplete, install it again"
+        )
+    graph = {name: sorted(_references(sql) & (sources.keys() - {name})) for name, sql in sources.items()}
+    return {name: sources[name] for name in TopologicalSorter(graph).static_order()}
+
+
+def views_sql(root: str = "") -> str:
+    """The statements that create all views. With `root` "" paths stay relative to the lake's folder."""
+    statements = [
+        f"create or replace view {name} as\n{_rooted(sql, root)};\n" for name, sql in models().items()
+    ]
+    return "\n".join([_HEADER, "set timezone = 'UTC';\n", *statements])
+
+
+def connect(lake: Path) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with all views over `lake` and its time zone at UTC; the caller closes it."""
+    folder = lake.expanduser().absolute()
+    if not folder.is_dir():
+        raise UserError(f"no lake at {lake}: the folder does not exist (name it with --lake)")
+    if not any((folder / "calls" / "hot").glob("*.parquet")):
+        raise UserError(f"no lake at {lake}: the folder holds no calls (name the lake's folder with --lake)")
+    connection = duckdb.connect()
+    try:
+        connection.execute(views_sql(str(folder)))
+    except duckdb.Error as error:
+        connection.close()
+        raise CallfoldError(f"the lake at {lake} cannot be read: {one_line(error)}") from error
+    return connection
+
+
+def one_line(error: duckdb.Error) -> str:
+    """DuckDB's message without the excerpt of the statement, in one line."""
+    message = str(error).split("\nLINE ", maxsplit=1)[0]
+    return " ".join(message.split())
+
+
+def _references(sql: str) -> set[str]:
+    return {name.lower() for name in _REFERENCE.findall(_COMMENT.sub("", sql))}
+
+
+def _rooted(sql: str, root: str) -> str:
+    if not root:
+        return sql
+    # The folder's name is no pattern and no SQL: its signs are taken literally, its quotes are doubled.
+    literal = _GLOB_SIGNS.sub(lambda sign: f"[{sign[0]}]", root.rstrip("/")).replace("'", "''")
+    return _PARQUET_PATH.sub(lambda path: f"read_parquet('{literal}/{path[1]}'", sql)

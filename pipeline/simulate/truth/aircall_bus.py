@@ -1,0 +1,190 @@
+"""The Aircall bus, told the slow way: one agent's events in their order, cut into calls."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from pipeline.simulate.truth import instant
+from pipeline.simulate.truth.hook import Event, Hook, section, text
+from pipeline.simulate.truth.story import Moment, Story, first_of, moment_of
+
+_BEGINS: Final = {"connecting", "accepting"}
+_ENDS: Final = {"ended", "idle"}
+_STATE: Final = {
+    "connecting": "queued",
+    "ringing": "ringing",
+    "accepting": "ringing",
+    "connected": "in_progress",
+    "hanging": "wrap_up",
+    "mandatoryTagging": "wrap_up",
+}
+_STATES: Final = ["queued", "ringing", "in_progress", "wrap_up"]
+
+
+@dataclass(slots=True)
+class _Cut:
+    """A call being cut out of the stream."""
+
+    events: list[Event]
+    uuid: str | None = None
+    is_over: bool = False
+    is_timed_out: bool = False
+    takes_id: str = ""
+    later: list[Event] = field(default_factory=list)
+    """The agent's events from the call's first on."""
+
+
+def read(hook: Hook) -> tuple[str, Event] | None:
+    """The event of a webhook, by agent: out of the relay's envelope, or bare with the agent in the query."""
+    is_enveloped = isinstance(hook.body.get("event"), dict)
+    event = hook.body["event"] if is_enveloped else hook.body
+    agent = _agent(hook.body.get("agent_id")) if is_enveloped else None
+    agent = agent or _agent(hook.query.get("agent_id"))
+    kind = text(event.get("type"))
+    if agent is None or kind is None:
+        return None
+    session, seq = hook.body.get("session_id"), hook.body.get("seq")
+    has_place = is_enveloped and text(session) is not None and isinstance(seq, int)
+    at_us = instant.from_text(hook.body.get("sent_at")) if is_enveloped else None
+    if has_place:
+        names = [agent, str(session), str(seq)]
+    else:
+        names = [agent, str(hook.received_us), msgspec.json.encode(event, order="sorted").decode()]
+    facts = _facts(section(event.get("payload")), kind)
+    facts |= {"session": session if has_place else "", "seq": seq if has_place else 0}
+    source = "received" if at_us is None else "provider"
+    at_us = hook.received_us if at_us is None else at_us
+    return agent, Event(_digest("aircall_bus", *names), at_us, source, hook.received_us, kind, facts)
+
+
+def _facts(payload: dict[str, Any], kind: str) -> dict[str, Any]:
+    metadata = section(payload.get("metadata")) if kind == "DIALER.SYNC" else payload
+    is_about_call = kind in ("DIALER.INCOMING", "DIALER.DIALING", "DIALER.SYNC")
+    is_status = kind == "DIALER.CALL_STATUS"
+    return {
+        "status": text(payload.get("status")) if is_status else None,
+        "flow": (text(payload.get("flow")) or "regular") if is_status else None,
+        "uuid": text(metadata.get("callUuid")) if is_about_call else None,
+        "from": text(metadata.get("from")) if is_about_call else None,
+        "to": text(metadata.get("to")) if is_about_call else None,
+        "internal": kind == "DIALER.INCOMING" and payload.get("type") == "internal",
+    }
+
+
+def _agent(value: Any) -> str | None:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else text(value)
+
+
+def _digest(*names: str) -> str:
+    return hashlib.blake2b(b"\x1f".join(name.encode() for name in names), digest_size=16).hexdigest()
+
+
+def tell_all(agent: str, events: list[Event], idle_us: int) -> list[Story]:
+    """The calls in one agent's stream; a call is given up where the next begins `idle_us` after the last event."""
+    return [_tell(agent, cut) for cut in _cut(_in_order(events), idle_us)]
+
+
+def _in_order(events: list[Event]) -> list[Event]:
+    """Within a session by `seq`, whatever its clock says; sessions among each other by time."""
+    placed = []
+    for session in {event.facts["session"] for event in events}:
+        latest_us = 0
+        for event in sorted((e for e in events if e.facts["session"] == session), key=_place):
+            latest_us = max(latest_us, event.at_us)
+            placed.append(((latest_us, session, event.facts["seq"], event.identity), event))
+    return [event for _, event in sorted(placed, key=lambda pair: pair[0])]
+
+
+def _place(event: Event) -> tuple[int, int, str]:
+    return event.facts["seq"], event.at_us, event.identity
+
+
+def _cut(ordered: list[Event], idle_us: int) -> list[_Cut]:
+    cuts: list[_Cut] = []
+    before_us: int | None = None
+    for event in ordered:
+        now = cuts[-1] if cuts else None
+        is_begin = event.kind in ("DIALER.DIALING", "DIALER.INCOMING") or event.facts["status"] in _BEGINS
+        is_stale = before_us is not None and event.at_us - before_us >= idle_us
+        before_us = event.at_us
+        for cut in cuts:
+            cut.later.append(event)
+        if is_begin and (now is None or now.is_over or is_stale):
+            if now is not None and not now.is_over:
+                now.is_timed_out = True
+            cuts.append(_begin(event, now))
+        elif now is not None:
+            _add(event, now, cuts[-2] if len(cuts) > 1 else None)
+    return cuts
+
+
+def _begin(event: Event, before: _Cut | None) -> _Cut:
+    uuid = event.facts["uuid"] if event.kind == "DIALER.INCOMING" else None
+    is_own = uuid is not None and (before is None or before.uuid != uuid)
+    call_id = uuid if uuid is not None and is_own else "bus-" + _digest(event.identity)
+    return _Cut([event], uuid=uuid, takes_id=call_id, later=[event])
+
+
+def _add(event: Event, now: _Cut, before: _Cut | None) -> None:
+    uuid = event.facts["uuid"]
+    if event.kind == "DIALER.SYNC" and before and uuid and uuid == before.uuid and uuid != now.uuid:
+        before.events.append(event)
+    elif not now.is_over or event.kind == "DIALER.SYNC":
+        now.events.append(event)
+        now.uuid = now.uuid or uuid
+        now.is_over = now.is_over or event.facts["status"] in _ENDS
+
+
+def _tell(agent: str, cut: _Cut) -> Story:
+    first, events = cut.events[0], cut.events
+    story = Story("aircall_bus", cut.takes_id, events, provider_call_id=cut.uuid, agent_id=agent)
+    is_outbound = first.kind == "DIALER.DIALING" or first.facts["status"] == "connecting"
+    story.direction = "outbound" if is_outbound else "inbound"
+    story.direction = "internal" if first.facts["internal"] else story.direction
+    story.from_number = next((e.facts["from"] for e in events if e.facts["from"]), None)
+    story.to_number = next((e.facts["to"] for e in events if e.facts["to"]), None)
+    story.raw_status = next((e.facts["status"] for e in reversed(events) if e.facts["status"]), None)
+    story.started, story.is_timed_out = moment_of(first), cut.is_timed_out
+    story.ringings = _ringings(events, is_outbound)
+    connected = [event for event in events if event.facts["status"] == "connected"]
+    story.answered = first_of([event for event in connected if event.facts["flow"] == "regular"])
+    story.answer_evidence = bool(connected)
+    story.state = max(filter(None, map(_state, events)), key=_STATES.index, default="queued")
+    last_us = max(event.received_us for event in events)
+    story.revised_by = sum(event.received_us <= last_us for event in cut.later)
+    hangups = [event.at_us for event in events if event.facts["status"] == "hanging"]
+    tagging = [event.at_us for event in events if event.facts["status"] == "mandatoryTagging"]
+    story.hangup_us = hangups[-1] if hangups else min(tagging, default=None)
+    story.talk_until_us = story.hangup_us
+    if cut.is_over:
+        _tell_end(story, events)
+    return story
+
+
+def _tell_end(story: Story, events: list[Event]) -> None:
+    statuses = [event.facts["status"] for event in events]
+    end = next(event for event in events if event.facts["status"] in _ENDS)
+    story.state, story.ended = "ended", moment_of(end)
+    if story.talk_until_us is None:
+        story.talk_until_us = end.at_us
+    merges = [index for index, status in enumerate(statuses) if status == "merging"]
+    if merges and "connected" not in statuses[merges[-1] :]:
+        story.outcome, story.is_transferred = "forwarded", True
+    else:
+        story.outcome = "completed" if story.answer_evidence else "no_answer"
+
+
+def _ringings(events: list[Event], is_outbound: bool) -> list[Moment]:
+    if not is_outbound:
+        return [moment_of(event) for event in events if event.kind == "DIALER.INCOMING"]
+    return [moment_of(e) for e in events if e.facts["status"] == "ringing" and e.facts["flow"] == "regular"]
+
+
+def _state(event: Event) -> str | None:
+    if event.kind in ("DIALER.DIALING", "DIALER.INCOMING"):
+        return "queued" if event.kind == "DIALER.DIALING" else "ringing"
+    if event.facts["flow"] == "warmTransfer" and event.facts["status"] == "ringing":
+        return None
+    return _STATE.get(event.facts["status"] or "")

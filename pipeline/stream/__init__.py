@@ -1,0 +1,1 @@
+"""The shell around Faust: the only package that imports it, and it holds no business rule."""

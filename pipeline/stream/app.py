@@ -1,0 +1,223 @@
+"""The stream shell: feeds batches to handlers, and commits only what they have acknowledged.
+
+It knows Kafka and nothing of calls. A handler gets batches of raw records, may keep them as long as it
+likes, and acknowledges each once what came of it is durable. For one handler `take`, `assigned`, `revoked`
+and `drain` never run at the same time.
+
+What an exception in a handler does: `DestinationUnavailable` means the same call is made again after a pause;
+anything else stops the worker, with nothing acknowledged. Faust by itself would acknowledge in both cases.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
+
+import faust
+from faust.types import TP
+
+from pipeline.errors import DestinationUnavailable
+from pipeline.settings import Settings
+from pipeline.stream.handler import BatchHandler, Partitions, RecordBatch
+from pipeline.stream.transport import BatchConsumer, BatchMessage, BatchSchema, BatchTransport
+from pipeline.topic_names import worker_group
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 30.0
+#: batches that may wait in one agent's queue before the partition is no longer fetched
+QUEUED_BATCHES = 4
+FETCH_RECORDS = 20_000
+#: of one partition and fetch
+FETCH_BYTES = 1024 * 1024
+#: after so long without a heartbeat a worker counts as dead and its partitions go to the others
+SESSION_SECONDS = 20.0
+
+
+class _Feed:
+    """One handler with its topics, and the two things that order the calls to it."""
+
+    def __init__(self, topics: tuple[str, ...], handler: BatchHandler) -> None:
+        self.topics = topics
+        self.handler = handler
+        self.turn = asyncio.Lock()
+        self.is_ready = asyncio.Event()
+        self.preparing: asyncio.Task[None] | None = None
+
+    def own(self, partitions: set[TP]) -> Partitions:
+        return frozenset((tp.topic, tp.partition) for tp in partitions if tp.topic in self.topics)
+
+
+class StreamApp(faust.App):
+    """A Faust application whose agents are batch handlers."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._feeds: list[_Feed] = []
+        self._timers: list[tuple[float, Callable[[], Awaitable[None]]]] = []
+        self._timer_tasks: list[asyncio.Task[None]] = []
+        self.is_closing = False
+        #: set when the worker cannot go on; `failure` says why
+        self.has_failed = asyncio.Event()
+        self.failure: BaseException | None = None
+
+    def _create_directories(self) -> None:
+        """None: without tables there is nothing to keep in them."""
+
+    def _new_transport(self) -> BatchTransport:
+        return BatchTransport(self.conf.broker_consumer, self)
+
+    def handle(self, topics: str | tuple[str, ...], handler: BatchHandler) -> None:
+        """Feed these topics to the handler; before the start only."""
+        names = (topics,) if isinstance(topics, str) else topics
+        feed = _Feed(names, handler)
+        self._feeds.append(feed)
+
+        async def consume(stream: Any) -> None:
+            async for event in stream.noack().events():
+                await self._deliver(feed, event)
+
+        channel = self.topic(*names, schema=BatchSchema())
+        self.agent(channel, name=f"{self.conf.id}.{names[0]}", concurrency=1)(consume)
+
+    def every(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
+        """Await `action` again and again, `seconds` after it last returned, while the worker runs."""
+        self._timers.append((seconds, action))
+
+    def caught_up(self, topic: str, partition: int) -> bool:
+        """Whether the handlers have taken every record that the last fetch knew of in the partition."""
+        consumer = self._consumer
+        return consumer is not None and cast(BatchConsumer, consumer).has_reached_end(TP(topic, partition))
+
+    async def commit_now(self) -> bool:
+        """Commit what is acknowledged and wait for it; false if there was nothing or Kafka refused."""
+        consumer = cast(BatchConsumer, self.consumer)
+        # A commit that is under way may have begun before the last acknowledgement.
+        while await consumer.maybe_wait_for_commit_to_finish():
+            pass
+        return bool(await consumer.commit())
+
+    def fail(self, problem: BaseException) -> None:
+        """Stop the worker because of this; nothing more is taken or acknowledged."""
+        if self.failure is None:
+            self.failure = problem
+            log.error("the worker stops: %r", problem, exc_info=problem)
+        self.is_closing = True
+        self.has_failed.set()
+
+    async def _deliver(self, feed: _Feed, event: Any) -> None:
+        message: BatchMessage = event.message
+        receipt = message.receipt
+        batch = RecordBatch(message.topic, message.partition, event.value, event.ack)
+        await feed.is_ready.wait()
+        receipt.is_taken = await self._persist(
+            feed, lambda: feed.handler.take(batch), lambda: not receipt.is_void
+        )
+        if self.is_closing:
+            await asyncio.Event().wait()  # take nothing more, until Faust cancels its agents
+
+    async def _persist(
+        self, feed: _Feed, call: Callable[[], Awaitable[None]], is_wanted: Callable[[], bool]
+    ) -> bool:
+        """Make a call in the handler's turn until it succeeds; false if the worker closes or unwanted."""
+        pause = FIRST_PAUSE_SECONDS
+        while self._goes_on(is_wanted):
+            async with feed.turn:
+                if self._goes_on(is_wanted) and await self._attempt(call):
+                    return True
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        return False
+
+    def _goes_on(self, is_wanted: Callable[[], bool]) -> bool:
+        return is_wanted() and not self.is_closing
+
+    async def _attempt(self, call: Callable[[], Awaitable[None]]) -> bool:
+        try:
+            await call()
+        except DestinationUnavailable as problem:
+            log.warning("nothing is lost, it will be tried again: %s", problem)
+            return False
+        except Exception as problem:  # noqa: BLE001  any other failure of a handler stops the worker
+            self.fail(problem)
+            return False
+        return True
+
+    async def before_assigned(self, assigned: set[TP]) -> None:
+        """Start each handler's preparations; its agent waits for them, the consumer group need not."""
+        for feed in self._feeds:
+            feed.is_ready.clear()
+            feed.preparing = asyncio.create_task(self._prepare(feed, feed.own(assigned)))
+
+    async def _prepare(self, feed: _Feed, partitions: Partitions) -> None:
+        if not partitions or await self._persist(
+            feed, lambda: feed.handler.assigned(partitions), lambda: True
+        ):
+            feed.is_ready.set()
+
+    async def before_revoked(self, revoked: set[TP]) -> None:
+        """Give handlers a last chance to acknowledge; the rest is read again by the next owner."""
+        for feed in self._feeds:
+            feed.is_ready.clear()
+            if feed.preparing is not None:
+                feed.preparing.cancel()
+            if not self.is_closing:
+                await self._give_up(feed, feed.own(revoked))
+
+    async def _give_up(self, feed: _Feed, partitions: Partitions) -> None:
+        if partitions:
+            async with feed.turn:
+                await self._attempt(lambda: feed.handler.revoked(partitions))
+
+    def start_timers(self) -> None:
+        """Begin what `every` asked for."""
+        self._timer_tasks = [asyncio.create_task(self._repeat(*timer)) for timer in self._timers]
+
+    async def _repeat(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
+        while not self.is_closing:
+            await asyncio.sleep(seconds)
+            await self._attempt(action)
+
+    async def drain(self) -> None:
+        """Take nothing more, let every handler make its work durable, and commit."""
+        self.is_closing = True
+        for task in self._timer_tasks:
+            task.cancel()
+        await asyncio.gather(*self._timer_tasks, return_exceptions=True)
+        for feed in self._feeds:
+            if feed.preparing is not None:
+                feed.preparing.cancel()
+            async with feed.turn:
+                await feed.handler.drain()
+        await self.commit_now()
+
+
+def build_app(
+    settings: Settings,
+    broker_url: str,
+    handlers: Mapping[str | tuple[str, ...], BatchHandler] | None = None,
+) -> StreamApp:
+    """A worker of the group `<prefix>-worker`; handlers may also be added with `handle`.
+
+    Topics must exist (`create_missing_topics`). Call it inside the running loop that is to run the worker.
+    """
+    app = StreamApp(
+        worker_group(settings.topic_prefix),
+        broker=broker_url,
+        store="memory://",
+        autodiscover=False,
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=FETCH_BYTES,
+        broker_max_poll_records=FETCH_RECORDS,
+        broker_session_timeout=SESSION_SECONDS,
+        # Handlers hold batches on purpose; waiting for them is what `drain` is for.
+        stream_wait_empty=False,
+        stream_buffer_maxsize=QUEUED_BATCHES,
+    )
+    for topics, handler in (handlers or {}).items():
+        app.handle(topics, handler)
+    return app

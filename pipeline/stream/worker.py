@@ -1,0 +1,100 @@
+"""Runs a stream application until it is told to stop, or fails."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from aiokafka.errors import KafkaError
+
+from pipeline.errors import CallfoldError, DestinationUnavailable
+from pipeline.stream.app import StreamApp
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 30.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+async def run_until(
+    app: StreamApp, stopping: asyncio.Event, on_ready: Callable[[], None] | None = None
+) -> None:
+    """Run the worker until `stopping` is set, then drain, commit and leave the group.
+
+    `on_ready` is called once the worker has its partitions. Raises `CallfoldError` when something else
+    stopped it; then nothing is drained, and what was not committed is read again by the next worker.
+    """
+    watches = [asyncio.create_task(event.wait()) for event in (stopping, app.has_failed)]
+    try:
+        await _first_of(_start(app), watches)
+        if not stopping.is_set() and not app.has_failed.is_set():
+            app.start_timers()
+            if on_ready is not None:
+                on_ready()
+            await _first_of(app.wait_until_stopped(), watches)
+        if app.failure is None and stopping.is_set():
+            await app.drain()
+    finally:
+        for watch in watches:
+            watch.cancel()
+        await _stop(app)
+    _raise_failure(app, stopping.is_set())
+
+
+def run_worker(build: Callable[[], StreamApp], on_ready: Callable[[], None] | None = None) -> None:
+    """Run a worker as the whole program: SIGTERM or Ctrl-C drains and returns, a failure raises.
+
+    `build` makes the application inside the event loop.
+    """
+
+    async def run() -> None:
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, stopping.set)
+        await run_until(build(), stopping, on_ready)
+
+    quiet_libraries()
+    asyncio.run(run())
+
+
+def quiet_libraries() -> None:
+    """Keep what Faust, mode and aiokafka say in normal running out of the log."""
+    for name in ("faust", "mode", "aiokafka"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+async def _first_of(work: Coroutine[Any, Any, Any], watches: list[asyncio.Task[Any]]) -> None:
+    """Await `work` unless a watch comes first; then it is given up."""
+    task = asyncio.create_task(work)
+    await asyncio.wait([task, *watches], return_when=asyncio.FIRST_COMPLETED)
+    if not task.done():
+        task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        log.debug("%s was given up", task.get_name())
+
+
+async def _start(app: StreamApp) -> None:
+    try:
+        await app.start()
+    except (KafkaError, OSError) as problem:
+        message = f"Kafka at {app.conf.broker[0]} cannot be reached: {problem!r}"
+        raise DestinationUnavailable(message) from problem
+
+
+async def _stop(app: StreamApp) -> None:
+    try:
+        await asyncio.wait_for(app.stop(), STOP_SECONDS)
+    except TimeoutError:
+        log.warning("Faust did not stop within %g s; what was acknowledged is committed", STOP_SECONDS)
+
+
+def _raise_failure(app: StreamApp, is_asked_to_stop: bool) -> None:
+    failure = app.failure or app.crash_reason
+    if failure is not None:
+        raise CallfoldError(f"the worker stopped: {failure!r}") from failure
+    if not is_asked_to_stop:
+        raise CallfoldError("the worker stopped by itself; the log says what Faust met")

@@ -1,0 +1,59 @@
+with
+
+spans as (
+    select
+        epoch_us(started_at) as begin_us,
+        epoch_us(ended_at) as end_us,
+    from int_root_calls
+    where ended_at > started_at
+),
+
+-- All steps of one instant count together: a call that ends as another begins never makes two.
+steps as (
+    select
+        at_us,
+        sum(step) as step,
+    from (
+        select begin_us as at_us, 1 as step from spans
+        union all
+        select end_us as at_us, -1 as step from spans
+    ) as marks
+    group by at_us
+),
+
+levels as (
+    select
+        at_us as from_us,
+        lead(at_us) over (order by at_us) as until_us,
+        cast(sum(step) over (order by at_us rows unbounded preceding) as bigint) as level,
+    from steps
+),
+
+minutes as (
+    select
+        unnest(range(from_us // 60000000, (until_us - 1) // 60000000 + 1)) as minute_number,
+        from_us,
+        until_us,
+        level,
+    from levels
+    where level > 0
+),
+
+kpi_concurrency as (
+    select
+        cast(make_timestamp(minute_number * 60000000) as date) as date,
+        to_timestamp(minute_number * 60) as minute,
+        max(level) as peak_calls,
+        cast(
+            sum(
+                level * (
+                    least(until_us, (minute_number + 1) * 60000000)
+                    - greatest(from_us, minute_number * 60000000)
+                )
+            ) as double
+        ) / 60000000 as erlangs,
+    from minutes
+    group by minute_number
+)
+
+select * from kpi_concurrency

@@ -1,0 +1,9 @@
+with
+
+calls as (
+    select *
+    from int_latest_calls
+    where state = 'ended'
+)
+
+select * from calls

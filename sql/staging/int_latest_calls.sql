@@ -1,0 +1,111 @@
+with
+
+hot as (
+    select *
+    from read_parquet('calls/hot/*.parquet', union_by_name = true, hive_partitioning = false)
+    qualify row_number() over (partition by key_hash order by revision desc, published_at desc) = 1
+),
+
+sealed as (
+    select *
+    from read_parquet('calls/sealed/**/*.parquet', union_by_name = true, hive_partitioning = false)
+),
+
+-- A worker that starts from an older state publishes older revisions again: sealed wins where it is further on.
+sealed_kept as (
+    select sealed.*
+    from sealed
+    left join hot on sealed.key_hash = hot.key_hash
+    where
+        hot.key_hash is null
+        or (sealed.revision, sealed.published_at) > (hot.revision, hot.published_at)
+),
+
+sealed_again as (
+    select
+        sealed.key_hash,
+        sealed.revision,
+        sealed.published_at,
+    from sealed
+    semi join hot on sealed.key_hash = hot.key_hash
+),
+
+hot_kept as (
+    select hot.*
+    from hot
+    left join sealed_again
+        on hot.key_hash = sealed_again.key_hash
+        and (sealed_again.revision, sealed_again.published_at) > (hot.revision, hot.published_at)
+    where sealed_again.key_hash is null
+),
+
+latest as (
+    select * from hot_kept
+    union all by name
+    select * from sealed_kept
+),
+
+int_latest_calls as (
+    select
+        ---------- ids
+        call_key,
+        provider,
+        call_id,
+        provider_call_id,
+        parent_call_id,
+        is_root,
+        account_id,
+        agent_id,
+
+        ---------- who and how
+        direction,
+        channel,
+        from_number,
+        to_number,
+
+        ---------- result
+        state,
+        outcome,
+        failure_class,
+        failure_reason,
+        raw_status,
+        end_trigger,
+        is_answered,
+        answered_by,
+        is_transferred,
+        attempts,
+        error_count,
+
+        ---------- timestamps
+        queued_at,
+        ringing_at,
+        started_at,
+        answered_at,
+        ended_at,
+
+        ---------- durations
+        ring_seconds,
+        talk_seconds,
+        wrap_up_seconds,
+        total_seconds,
+        reported_seconds,
+        time_source,
+
+        ---------- extras
+        recording_url,
+        has_analysis,
+        success_evaluation,
+        cost_total,
+
+        ---------- bookkeeping
+        first_event_at,
+        last_event_at,
+        event_count,
+        revision,
+        closed_by,
+        date,
+    from latest
+    where is_retracted is not true
+)
+
+select * from int_latest_calls

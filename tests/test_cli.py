@@ -1,0 +1,185 @@
+"""The program's edge: exit codes, one-line failures, and a quick start."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+
+from pipeline.cli import cli, main
+from pipeline.errors import CallfoldError, DestinationUnavailable, UserError
+
+Fail = Callable[[BaseException], None]
+
+
+@pytest.fixture
+def fail(monkeypatch: pytest.MonkeyPatch) -> Fail:
+    """Adds a command `fail` that raises what it is told to."""
+
+    def install(failure: BaseException) -> None:
+        @click.command("fail")
+        @click.option("--debug", is_flag=True)
+        def command(debug: bool) -> None:
+            raise failure
+
+        monkeypatch.setitem(cli.commands, "fail", command)
+
+    return install
+
+
+def _program(*arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":
+    line = [sys.executable, "-m", "pipeline.cli", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+def _one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("callfold: ")
+    assert printed.err.count("\n") == 1
+    return printed.err.removeprefix("callfold: ").rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nosuch"], "No such command 'nosuch'"),
+        (["query"], "Missing argument 'SQL'"),
+        (["query", "select 1", "--format", "xml"], "'xml' is not one of"),
+        (["query", "select 1", "--formt", "csv"], "No such option"),
+        (["backfill"], "Missing argument 'FILE...'"),
+        (["backfill", "no/such/file.ndjson"], "does not exist"),
+        (["rebuild", "--from", "2026-03-05"], "Missing option '--to'"),
+        (["rebuild", "--from", "5 March", "--to", "2026-03-05"], "does not match the format"),
+        (["rebuild", "--from", "2026-03-05", "--to", "2026-03-04"], "--to is before --from"),
+        (["simulate", "--calls", "many"], "not a valid integer"),
+        (["simulate", "--calls", "-1"], "not in the range"),
+        (["simulate", "--duplicates", "2"], "not in the range"),
+        (["serve", "--config", "no-such.toml"], "does not exist"),
+        (["serve", "--port", "99999"], "http.port"),
+        (["serve", "--broker", "localhost:9092"], "broker"),
+        (["demo", "--calls", "0"], "not in the range"),
+    ],
+)
+def test_wrong_use_is_told_in_one_line_and_exits_2(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert says in _one_line(capsys)
+
+
+def test_wrong_use_names_the_help_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["query"]) == 2
+    assert _one_line(capsys).endswith("Try 'callfold query --help'.")
+
+
+def test_no_command_shows_the_help_and_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "Commands:" in capsys.readouterr().err
+
+
+def test_every_wrong_setting_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "callfold.toml"
+    config.write_text('flush_seconds = "soon"\n[privacy]\nnumbers = "hide"\n')
+    monkeypatch.setenv("CALLFOLD_HTTP_PORT", "http")
+    assert main(["compact", "--config", str(config)]) == 2
+    said = _one_line(capsys)
+    for setting in ("flush_seconds", "privacy.numbers", "CALLFOLD_HTTP_PORT"):
+        assert setting in said
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "says"),
+    [
+        (CallfoldError("the lake is full"), 1, "the lake is full"),
+        (DestinationUnavailable("no broker at kafka:9092"), 1, "no broker at kafka:9092"),
+        (UserError("no such period: soon"), 2, "no such period: soon"),
+        (click.ClickException("two checks failed"), 1, "two checks failed"),
+        (PermissionError(13, "Permission denied", "/lake"), 1, "/lake: Permission denied"),
+        (ValueError("first\n\nsecond\tline"), 1, "ValueError: first second line (run it again with --debug"),
+        (MemoryError(), 1, "MemoryError"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_a_failure_is_one_line_and_an_exit_code(
+    failure: BaseException, code: int, says: str, fail: Fail, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail(failure)
+    assert main(["fail"]) == code
+    assert says in _one_line(capsys)
+
+
+def test_the_traceback_is_for_debug(fail: Fail, capsys: pytest.CaptureFixture[str]) -> None:
+    fail(ValueError("odd"))
+    assert main(["fail", "--debug"]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in said
+    assert said.splitlines()[-1] == "callfold: ValueError: odd"
+
+
+def test_a_command_gives_its_own_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cli.commands, "three", click.Command("three", callback=lambda: 3))
+    assert main(["three"]) == 3
+
+
+def test_a_reader_that_goes_away_is_no_news() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", "simulate", "--calls", "2000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as program:
+        assert program.stdout is not None
+        assert program.stderr is not None
+        assert program.stdout.readline().startswith('{"provider"')
+        program.stdout.close()
+        assert program.stderr.read() == ""
+        assert program.wait(60) == 141
+
+
+def test_the_program_starts_without_importing_anything_heavy() -> None:
+    heavy = {
+        "aiohttp",
+        "aiokafka",
+        "confluent_kafka",
+        "croniter",
+        "duckdb",
+        "faust",
+        "msgspec",
+        "pandas",
+        "pyarrow",
+        "rich",
+    }
+    code = f"import sys, pipeline.cli; print(*sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_version_and_help_go_to_stdout_and_exit_0() -> None:
+    version = _program("--version")
+    assert (version.returncode, version.stdout.split()[0], version.stderr) == (0, "callfold", "")
+    shown = _program("--help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+
+
+def test_a_query_that_cannot_run_is_one_line(small_lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["query", "select nothing from calls", "--lake", str(small_lake)]) in (1, 2)
+    assert "nothing" in _one_line(capsys)
+
+
+def test_a_failed_query_leaves_no_file(small_lake: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    assert (
+        main(["query", "select nothing", "--format", "csv", "-o", str(out), "--lake", str(small_lake)]) != 0
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sql_may_come_from_stdin(small_lake: Path) -> None:
+    done = _program("query", "-", "--format", "json", "--lake", str(small_lake), input="select 1 as one")
+    assert (done.returncode, done.stdout.strip()) == (0, '[{"one":1}]')
