@@ -1,7 +1,10 @@
 """The program's edge: exit codes, one-line failures, and a quick start."""
 
+import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -182,4 +185,94 @@ def test_a_failed_query_leaves_no_file(small_lake: Path, tmp_path: Path) -> None
 
 def test_sql_may_come_from_stdin(small_lake: Path) -> None:
     done = _program("query", "-", "--format", "json", "--lake", str(small_lake), input="select 1 as one")
-    assert (done.returncode, done.stdout.strip()) == (0, '[{"one":1}]')
+    assert (done.returncode, json.loads(done.stdout)) == (0, [{"one": 1}])
+
+
+def test_an_unreadable_line_is_named_and_the_others_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive, lake = tmp_path / "webhooks.ndjson", tmp_path / "lake"
+    assert main(["simulate", "--calls", "5", "--out", str(archive)]) == 0
+    archive.write_bytes(b"{\n" + archive.read_bytes())
+    capsys.readouterr()
+    assert main(["backfill", str(archive), "--lake", str(lake)]) == 1
+    said = capsys.readouterr().err
+    assert f"{archive}:1: " in said
+    assert said.splitlines()[-1].startswith("callfold: unreadable lines: 1")
+    assert main(["query", "select count(*) as n from calls", "--format", "csv", "--lake", str(lake)]) == 0
+    assert capsys.readouterr().out == "n\n5\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "starts"),
+    [
+        (["--format", "md"], "# "),
+        (["-o", "r.json"], "{"),
+        (["-o", "r.out"], "<!doctype html>"),
+        ([], "<!doctype html>"),
+    ],
+)
+def test_a_report_has_the_form_asked_for_or_that_of_its_file(
+    options: list[str],
+    starts: str,
+    small_lake: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert main(["report", "--period", "all", "--lake", str(small_lake), *options]) == 0
+    files = list(tmp_path.iterdir())
+    assert len(files) == ("-o" in options)
+    text = files[0].read_text() if files else capsys.readouterr().out
+    assert text.startswith(starts)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report", "--period", "all", "-o", "no/such/folder/r.md"],
+        ["query", "select 1", "--format", "csv", "-o", "no/such/folder/q.csv"],
+    ],
+)
+def test_a_file_that_cannot_be_written_is_one_line(
+    arguments: list[str], small_lake: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main([*arguments, "--lake", str(small_lake)]) in (1, 2)
+    assert "no/such/folder" in _one_line(capsys)
+
+
+@pytest.mark.parametrize("command", ["query", "report"])
+def test_a_folder_that_is_no_lake_is_one_line(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, *(["select 1"] if command == "query" else []), "--lake", str(tmp_path)]) == 2
+    assert "no lake" in _one_line(capsys)
+
+
+def test_a_lake_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    archive, in_the_way = tmp_path / "webhooks.ndjson", tmp_path / "file"
+    assert main(["simulate", "--calls", "1", "--out", str(archive)]) == 0
+    in_the_way.write_text("not a folder")
+    capsys.readouterr()
+    assert main(["backfill", str(archive), "--lake", str(in_the_way / "lake")]) == 1
+    assert str(in_the_way) in _one_line(capsys)
+
+
+def test_an_address_without_http_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "--calls", "1", "--url", "localhost:1"]) == 2
+    assert "http://" in _one_line(capsys)
+
+
+def test_ctrl_c_says_so_and_leaves_no_half_file(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "pipeline.cli", "simulate", "--calls", "1000000", "--out", "big.ndjson"]
+    with subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as program:
+        deadline = time.monotonic() + 30
+        while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        program.send_signal(signal.SIGINT)
+        _, said = program.communicate(timeout=60)
+    assert (program.returncode, said) == (130, "callfold: interrupted\n")
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """What `pip install .` gives: the program and its SQL, working far from the checkout."""
 
+import json
 import os
 import subprocess
 import sys
@@ -82,4 +83,4 @@ def test_the_installed_program_folds_and_answers(installed: Path, tmp_path: Path
         "lake",
         cwd=tmp_path,
     )
-    assert answer.strip() == '[{"ok":true}]'
+    assert json.loads(answer) == [{"ok": True}]

@@ -116,11 +116,12 @@ def _told(events: Sequence[CallEvent]) -> list[CallEvent]:
             connected, merging = True, False
         elif event.cut == "merging":
             merging = True
-        elif event.cut == "begin" and connected:
-            event = _as_second_party(event)
+        if event.cut == "begin" and connected:
+            told.append(_as_second_party(event))
         elif event.cut == "end" and merging:
-            event = msgspec.structs.replace(event, outcome="forwarded", transferred=True)
-        told.append(event)
+            told.append(msgspec.structs.replace(event, outcome="forwarded", transferred=True))
+        else:
+            told.append(event)
     return told
 
 
@@ -144,9 +145,21 @@ def _shaped_by(call: Cut, ordered: Sequence[CallEvent]) -> int:
     received after those that it displaced.
     """
     shaped_us = max(event.received_us for event in call.events)
-    if call.closer is not None:
-        after = ordered[call.start :]
-        behind = after[next(i for i, e in enumerate(after) if e is call.closer) + 1 :]
-        if any(event.received_us < call.closer.received_us for event in behind):
-            shaped_us = max(shaped_us, call.closer.received_us)
+    if call.closer is not None and _was_displaced(call, ordered):
+        shaped_us = max(shaped_us, call.closer.received_us)
     return sum(1 for event in ordered[call.start :] if event.received_us <= shaped_us)
+
+
+def _was_displaced(call: Cut, ordered: Sequence[CallEvent]) -> bool:
+    """Whether the next call's begin came late, after events that until then had belonged to this call."""
+    closer = call.closer
+    if closer is None:
+        return False
+    has_ended = any(event.cut == "end" for event in call.events)
+    behind = ordered[next(i for i, e in enumerate(ordered) if e is closer) + 1 :]
+    for event in behind:
+        if event.cut == "begin":
+            return False
+        if event.received_us < closer.received_us and (event.cut == "sync" or not has_ended):
+            return True
+    return False

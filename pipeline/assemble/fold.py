@@ -9,6 +9,7 @@ events of a transfer tell of other parties).
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 from pipeline.assemble.redial import last_attempt
@@ -28,7 +29,7 @@ def in_order(events: Iterable[CallEvent]) -> list[CallEvent]:
 def idle_gaps(events: Iterable[CallEvent], idle_us: int) -> int:
     """How many times the call had been closed by timeout before one of its events reopened it."""
     received = sorted(event.received_us for event in events)
-    return sum(1 for before, after in zip(received, received[1:], strict=False) if after - before >= idle_us)
+    return sum(1 for before, after in pairwise(received) if after - before >= idle_us)
 
 
 def fold(
@@ -237,8 +238,10 @@ def _total_seconds(end: CallEvent | None, times: _Times, reported: float | None)
 
 
 def _time_source(ordered: Sequence[CallEvent]) -> Any:
-    timed = [e for e in ordered if e.start_is_first_event or _states_a_time(e)] or ordered
-    return "received" if any(event.at_source == "received" for event in timed) else "provider"
+    timed = [e for e in ordered if e.start_is_first_event or _states_a_time(e)]
+    if not timed and any(event.started_us is not None for event in ordered):
+        return "provider"
+    return "received" if any(event.at_source == "received" for event in timed or ordered) else "provider"
 
 
 def _states_a_time(e: CallEvent) -> bool:

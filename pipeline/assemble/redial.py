@@ -23,11 +23,17 @@ def last_attempt(ordered: Sequence[CallEvent]) -> tuple[Sequence[CallEvent], Cal
         return ordered, max(ends, key=lambda e: (e.end_rank, e.fact_rank, place[e.event_id]))
     if _is_redialling(ordered, ends):
         return [e for e in ordered if e.at_us >= ends[-1].at_us and e.state != "ended"], None
-    attempt = ordered
-    if len(ends) > 1:
-        # What happened up to the end before the last one belongs to an earlier attempt.
-        attempt = [e for e in ordered if e.at_us > ends[-2].at_us] or ends[-1:]
-    return attempt, ends[-1]
+    return _of_last_end(ordered, ends), ends[-1]
+
+
+def _of_last_end(ordered: Sequence[CallEvent], ends: Sequence[CallEvent]) -> Sequence[CallEvent]:
+    """The events of the attempt that the last end ended; one leg may report an error and then its end."""
+    end = ends[-1]
+    if end.direction != "outbound" or len(ends) == 1:
+        return ordered
+    if end.leg is not None:
+        return [e for e in ordered if e.leg == end.leg]
+    return [e for e in ordered if e.at_us > ends[-2].at_us] or [end]
 
 
 def _is_redialling(ordered: Sequence[CallEvent], ends: Sequence[CallEvent]) -> bool:

@@ -4,7 +4,6 @@ A partition of that broker keeps only its newest 5 MB. So this counts, for each 
 produced and that the worker's group has not committed, and says no before they come near that.
 """
 
-import itertools
 from collections import defaultdict, deque
 from collections.abc import Mapping
 
@@ -24,22 +23,19 @@ class HoldBack:
     def __init__(self, partitions: int) -> None:
         self._numbers = list(range(partitions))
         self._partitioner = DefaultPartitioner()
-        self._turns = itertools.cycle(self._numbers)
         self._unread: dict[Partition, deque[tuple[int, int]]] = defaultdict(deque)
         self._bytes: dict[Partition, int] = defaultdict(int)
 
     def place(self, topic: str, key: bytes | None, size: int) -> int | None:
         """The partition that takes a record of this size now, its room reserved; None if it has to wait."""
         if key is None:
-            order = list(itertools.islice(self._turns, len(self._numbers) + 1))
-            candidates = order[:-1]
+            number = min(self._numbers, key=lambda number: self._bytes[topic, number])
         else:
-            candidates = [self._partitioner(key, self._numbers, self._numbers)]
-        for number in candidates:
-            if self._bytes[topic, number] + size <= PARTITION_LIMIT_BYTES:
-                self._bytes[topic, number] += size
-                return number
-        return None
+            number = int(self._partitioner(key, self._numbers, self._numbers))
+        if self._bytes[topic, number] + size > PARTITION_LIMIT_BYTES:
+            return None
+        self._bytes[topic, number] += size
+        return number
 
     def stored(self, topic: str, number: int, offset: int, size: int) -> None:
         """The record placed there has this offset."""

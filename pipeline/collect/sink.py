@@ -162,12 +162,15 @@ class WebhookSink:
     async def _follow_commits(self, hold_back: HoldBack) -> None:
         while True:
             admin = AIOKafkaAdminClient(bootstrap_servers=self._servers)
-            with suppress(KafkaError, OSError):
+            try:
                 await admin.start()
                 while True:
                     await self._read_commits(admin, hold_back)
                     await asyncio.sleep(HOLD_BACK_POLL_SECONDS)
-            await admin.close()
+            except (KafkaError, OSError) as problem:
+                log.debug("committed offsets cannot be read now: %r", problem)
+            finally:
+                await admin.close()
             await asyncio.sleep(HOLD_BACK_POLL_SECONDS)
 
     async def _read_commits(self, admin: AIOKafkaAdminClient, hold_back: HoldBack) -> None:

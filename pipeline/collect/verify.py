@@ -23,7 +23,7 @@ def verify(provider: str, auth: ProviderAuth, headers: Headers, body: bytes, now
         return True
     check = bearer if auth.auth == "bearer" else SIGNATURES.get(provider, bearer)
     # Every secret is tried, so that the time taken does not tell which one is in use.
-    return any([check(_secret_bytes(secret), headers, body, now_us) for secret in auth.secrets])
+    return sum(check(_secret_bytes(secret), headers, body, now_us) for secret in auth.secrets) > 0
 
 
 def bearer(secret: bytes, headers: Headers, body: bytes, now_us: int) -> bool:
@@ -50,14 +50,16 @@ def _whippy(secret: bytes, headers: Headers, body: bytes, now_us: int) -> bool:
 
 
 def _freeclimb(secret: bytes, headers: Headers, body: bytes, now_us: int) -> bool:
-    """`t=<seconds>,v1=<hex>,v1=<hex>` over `<seconds>.<body>`; during rotation any v1 may be the right one
-    (docs.freeclimb.com/docs/verifying-request-signatures, seen 2026-08)."""
+    """`t=<seconds>,v1=<hex>,v1=<hex>` over `<seconds>.<body>`; during rotation any v1 may be the right one.
+
+    Source: docs.freeclimb.com/docs/verifying-request-signatures, seen 2026-08.
+    """
     fields = [part.strip().partition("=")[::2] for part in headers.get("freeclimb-signature", "").split(",")]
     times = [value for name, value in fields if name == "t"]
     if len(times) != 1 or not _is_recent(times[0], now_us):
         return False
     digest = hmac.digest(secret, times[0].encode() + b"." + body, hashlib.sha256).hex().encode()
-    return any([_same(value.lower().encode(), digest) for name, value in fields if name == "v1"])
+    return sum(_same(value.lower().encode(), digest) for name, value in fields if name == "v1") > 0
 
 
 def _unsupported(secret: bytes, headers: Headers, body: bytes, now_us: int) -> bool:

@@ -31,7 +31,9 @@ def backfill(lake: Path | None, config: Path | None, files: tuple[Path, ...], cl
     click.echo(str(summary))
     if summary.unreadable:
         # The rest is in the lake, but whoever deletes archives after a success must not delete this one.
-        raise click.ClickException(f"{summary.unreadable:,} lines could not be read, as named above.")
+        raise click.ClickException(
+            f"unreadable lines: {summary.unreadable:,}, as named above; the rest is in the lake."
+        )
 
 
 @command(example="callfold replay --dry-run --lake ./lake")

@@ -3,10 +3,10 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-Progress = Callable[[int, int], None]
-"""Takes how much is done and how much there is, in any unit, as often as one likes."""
+
+
+class Progress(Protocol):
+    """Takes how much is done and how much there is, in any unit, as often as one likes."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """So much of so much."""
 
 
 def command(*, example: str) -> Callable[[Callable[..., Any]], click.Command]:
@@ -66,6 +71,19 @@ def settings_of(lake: Path | None, config: Path | None, **options: object) -> "S
     return load_settings({"lake": lake, **options}, os.environ, config, provider_names())
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there complete or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise click.FileError(str(path), error.strerror) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
 @contextmanager
 def progress_on_terminal(label: str) -> Iterator[Progress]:
     """A progress bar on stderr if that is a terminal, else silence: logs and pipes want no bars."""
@@ -79,3 +97,28 @@ def progress_on_terminal(label: str) -> Iterator[Progress]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def count_on_terminal(unit: str) -> Iterator[Callable[[int], None]]:
+    """A running count on stderr if that is a terminal, for work whose size is not known beforehand."""
+    if not sys.stderr.isatty():
+        yield lambda more: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} " + unit), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(unit, total=None)
+        waiting = 0
+
+        def count(more: int) -> None:
+            # Each update takes a lock, and callers count one by one.
+            nonlocal waiting
+            waiting += more
+            if waiting >= 100:
+                bar.advance(task, waiting)
+                waiting = 0
+
+        yield count

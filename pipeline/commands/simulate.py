@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.options import command, progress_on_terminal, settings_of
+from pipeline.commands.options import command, count_on_terminal, settings_of
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _SHARE = click.FloatRange(0.0, 1.0)
@@ -47,3 +47,26 @@ def simulate(
 
     Without --out and --url they are printed, one JSON object per line.
     """
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise click.BadParameter("a collector's address starts with http:// or https://", param_hint="--url")
+    settings = settings_of(lake, config)
+    from pipeline.simulate import Disturbance, write
+
+    with count_on_terminal("webhooks") as count:
+        done = write(
+            calls,
+            seed,
+            out=out,
+            truth=truth,
+            url=url,
+            disturbance=Disturbance(duplicates=duplicates, shuffle=shuffle, late=late, lose=lose),
+            idle_seconds=settings.idle_seconds,
+            progress=count,
+        )
+    if done.sent is not None:
+        click.echo(f"{done.sent.posted:,} webhooks posted in {done.sent.seconds:.1f} s")
+        if done.sent.refused:
+            answers = ", ".join(
+                f"{count:,} answered {code}" for code, count in done.sent.by_answer.items() if code != 202
+            )
+            raise click.ClickException(f"{url} did not take {done.sent.refused:,} webhooks: {answers}.")

@@ -144,6 +144,7 @@ def _add_end(event: CallEvent, updated_us: int | None, created_us: int | None, s
     event.hangup_us = event.ended_us
     reason = status.partition(".")[2]
     event.outcome, event.end_trigger, event.answer_evidence = _meaning(reason)
+    event.transferred = event.outcome == "forwarded"
     event.failure_reason = reason or None
 
 

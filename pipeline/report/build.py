@@ -30,12 +30,13 @@ _MOST_DAYS: Final = 92
 _IN_PERIOD: Final = "date between $first and $last"
 _OUTCOMES: Final = f"""
     with counted as (
-        select provider, sum(calls) as calls, sum(answered) as answered, sum(seizures) as seizures,
-            sum(network_effective) as effective
+        select provider, coalesce(sum(calls), 0) as calls, coalesce(sum(answered), 0) as answered,
+            coalesce(sum(seizures), 0) as seizures, coalesce(sum(network_effective), 0) as effective
         from kpi_answer_rate where {_IN_PERIOD} group by rollup (provider)
     ),
     outcomes as (
-        select provider, sum(completed) as completed, sum(forwarded) as forwarded, sum(failed_calls) as failed_calls
+        select provider, coalesce(sum(completed), 0) as completed, coalesce(sum(forwarded), 0) as forwarded,
+            coalesce(sum(failed_calls), 0) as failed_calls
         from kpi_daily where {_IN_PERIOD} group by rollup (provider)
     ),
     times as (
@@ -52,36 +53,36 @@ _OUTCOMES: Final = f"""
     join outcomes on counted.provider is not distinct from outcomes.provider
     join times on counted.provider is not distinct from times.provider
     order by counted.provider nulls first
-"""  # noqa: S608  the only part put in is the constant above
+"""
 _DAYS: Final = f"""
     select date, sum(calls)::bigint, sum(answered)::bigint from kpi_daily where {_IN_PERIOD} group by 1 order by 1
-"""  # noqa: S608
+"""
 _HOURS: Final = f"""
     select hour, sum(calls)::bigint, sum(answered)::bigint from kpi_hourly where {_IN_PERIOD} group by 1 order by 1
-"""  # noqa: S608
+"""
 _TRIGGERS: Final = f"""
     select coalesce(end_trigger, 'unknown'), sum(calls)::bigint from kpi_end_trigger where {_IN_PERIOD}
     group by 1 order by 2 desc, 1
-"""  # noqa: S608
+"""
 _FAILURES: Final = f"""
     select coalesce(failure_class, 'unknown'), outcome, coalesce(failure_reason, ''), sum(calls)::bigint
     from kpi_failure where {_IN_PERIOD} group by 1, 2, 3 order by 4 desc, 1, 2, 3
-"""  # noqa: S608
+"""
 _TALK: Final = f"""
-    select list_max(list_filter($bands, band -> band <= talk_seconds)), count(*)
+    select list_max([band for band in $bands if band <= talk_seconds]), count(*)
     from int_root_calls where {_IN_PERIOD} and is_answered and talk_seconds is not null group by 1
-"""  # noqa: S608
+"""
 _BUSIEST: Final = f"""
     select epoch_us(minute), peak_calls, erlangs from kpi_concurrency where {_IN_PERIOD}
     order by peak_calls desc, erlangs desc, minute limit 1
-"""  # noqa: S608
+"""
 _QUALITY: Final = f"""
     select coalesce(sum(closed_by_timeout), 0)::bigint, coalesce(sum(late_revisions), 0)::bigint,
         coalesce(sum(received_times), 0)::bigint, coalesce(sum(unknown_outcome), 0)::bigint,
         coalesce(sum(quarantined), 0)::bigint, (select count(*) from open_calls where is_root),
         epoch_us(max(newest_event_at))
     from data_quality where {_IN_PERIOD}
-"""  # noqa: S608
+"""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -102,7 +103,7 @@ def _collect(connection: duckdb.DuckDBPyConnection, period: Period, now: datetim
         return connection.execute(sql, {**dates, **parameters}).fetchall()
 
     outcomes = [_outcomes(row) for row in rows(_OUTCOMES)]
-    total = outcomes[0] if outcomes else _outcomes((None, *(0 for _ in range(9)), None, None, None, None))
+    total = outcomes[0]
     return Report(
         label=period.label,
         first=period.first,
@@ -191,8 +192,9 @@ def _busiest(rows: list[tuple[Any, ...]]) -> Busiest | None:
 
 
 def _quality(row: tuple[Any, ...]) -> Quality:
-    *counts, newest_us = row
-    return Quality(*counts, newest_event_at=None if newest_us is None else _instant(newest_us))
+    by_timeout, late, received, unknown, quarantined, still_open, newest_us = row
+    newest_event_at = None if newest_us is None else _instant(newest_us)
+    return Quality(by_timeout, late, received, unknown, quarantined, still_open, newest_event_at)
 
 
 def _instant(at_us: int) -> datetime:

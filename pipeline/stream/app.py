@@ -19,6 +19,7 @@ from faust.types import TP
 from pipeline.errors import DestinationUnavailable
 from pipeline.settings import Settings
 from pipeline.stream.handler import BatchHandler, Partitions, RecordBatch
+from pipeline.stream.progress import LOOK_SECONDS, ProgressWatch
 from pipeline.stream.transport import BatchConsumer, BatchMessage, BatchSchema, BatchTransport
 from pipeline.topic_names import worker_group
 
@@ -97,6 +98,11 @@ class StreamApp(faust.App):
         while await consumer.maybe_wait_for_commit_to_finish():
             pass
         return bool(await consumer.commit())
+
+    def release(self) -> None:
+        """Free what a failed start leaves behind; after the stop only."""
+        if self._consumer is not None:
+            cast(BatchConsumer, self._consumer).release_thread()
 
     def fail(self, problem: BaseException) -> None:
         """Stop the worker because of this; nothing more is taken or acknowledged."""
@@ -197,6 +203,8 @@ def build_app(
     settings: Settings,
     broker_url: str,
     handlers: Mapping[str | tuple[str, ...], BatchHandler] | None = None,
+    *,
+    session_seconds: float = SESSION_SECONDS,
 ) -> StreamApp:
     """A worker of the group `<prefix>-worker`; handlers may also be added with `handle`.
 
@@ -213,11 +221,13 @@ def build_app(
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=FETCH_BYTES,
         broker_max_poll_records=FETCH_RECORDS,
-        broker_session_timeout=SESSION_SECONDS,
+        broker_session_timeout=session_seconds,
+        broker_heartbeat_interval=session_seconds / 6,
         # Handlers hold batches on purpose; waiting for them is what `drain` is for.
         stream_wait_empty=False,
         stream_buffer_maxsize=QUEUED_BATCHES,
     )
+    app.every(LOOK_SECONDS, ProgressWatch(app).look)
     for topics, handler in (handlers or {}).items():
         app.handle(topics, handler)
     return app

@@ -16,6 +16,8 @@ from pipeline.topic_names import call_events_topic, call_records_topic, quaranti
 log = logging.getLogger(__name__)
 
 DAY_MS = 24 * 60 * 60 * 1000
+#: what the collector's headers and Kafka's framing may add to a body, and quarantine's explanation to that
+MESSAGE_MARGIN_BYTES = 256 * 1024
 #: librdkafka's in-process broker has no topic administration, but creates topics when they are asked for
 EMBEDDED_CLUSTER = "mockCluster"
 
@@ -30,10 +32,14 @@ class TopicSpec:
 
 
 def topic_specs(settings: Settings, provider_names: Iterable[str]) -> tuple[TopicSpec, ...]:
-    """Every topic of this installation. All have the same number of partitions."""
+    """Every topic of this installation. All have the same number of partitions.
+
+    Kafka's own limit of 1 MB a message would refuse the largest body that the collector takes.
+    """
     prefix, partitions = settings.topic_prefix, settings.topic_partitions
-    week = {"retention.ms": str(7 * DAY_MS)}
-    month = {"retention.ms": str(30 * DAY_MS)}
+    size = {"max.message.bytes": str(settings.http_max_body_bytes + MESSAGE_MARGIN_BYTES)}
+    week = {"retention.ms": str(7 * DAY_MS), **size}
+    month = {"retention.ms": str(30 * DAY_MS), **size}
     return (
         *(TopicSpec(webhooks_topic(prefix, name), partitions, week) for name in provider_names),
         TopicSpec(call_events_topic(prefix), partitions, week),

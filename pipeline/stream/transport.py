@@ -210,21 +210,36 @@ class BatchConsumer(driver.Consumer):
         await self.before_assigned(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
 
+    def release_thread(self) -> None:
+        """Close the event loop of a consumer thread that was made and never started; mode forgets it."""
+        loop = self._thread.thread_loop
+        if not loop.is_running() and not loop.is_closed():
+            loop.close()
+
     async def verify_all_partitions_active(self) -> None:
         """Faust's alarms assume an acknowledgement soon after each message; ours wait for a flush."""
 
     def has_reached_end(self, tp: TP) -> bool:
         """Whether every record up to the end known from the last fetch has been taken by its handler."""
+        state = self._state_of(tp)
+        if state is None or state.highwater is None or self.ledger.is_waiting(tp):
+            return False
+        return bool(state.position >= state.highwater)
+
+    def position_of(self, tp: TP) -> int | None:
+        """The offset that is fetched next; None while it is not ours or not known yet."""
+        state = self._state_of(tp)
+        return None if state is None else int(state.position)
+
+    def _state_of(self, tp: TP) -> Any:
+        """The state that aiokafka keeps of a partition that is ours and has a position, else None."""
         aiokafka_consumer = self._thread._consumer
         subscription = aiokafka_consumer._subscription.subscription if aiokafka_consumer else None
         assignment = subscription.assignment if subscription else None
-        position = TopicPartition(*tp)
-        if assignment is None or position not in assignment.tps or self.ledger.is_waiting(tp):
-            return False
-        state = assignment.state_value(position)
-        if not state.has_valid_position or state.highwater is None:
-            return False
-        return bool(state.position >= state.highwater)
+        if assignment is None or TopicPartition(*tp) not in assignment.tps:
+            return None
+        state = assignment.state_value(TopicPartition(*tp))
+        return state if state.has_valid_position else None
 
 
 class BatchTransport(driver.Transport):

@@ -90,6 +90,7 @@ async def _stop(app: StreamApp) -> None:
         await asyncio.wait_for(app.stop(), STOP_SECONDS)
     except TimeoutError:
         log.warning("Faust did not stop within %g s; what was acknowledged is committed", STOP_SECONDS)
+    app.release()
 
 
 def _raise_failure(app: StreamApp, is_asked_to_stop: bool) -> None:

@@ -20,7 +20,11 @@ FOLDERS = {
     "calls/hot": "calls",
     "calls/sealed": "calls",
     "call_revisions/sealed": "calls",
-    **{f"{name}/{kind}": name for name in ("call_events", "webhooks", "quarantine") for kind in ("hot", "sealed")},
+    **{
+        f"{name}/{kind}": name
+        for name in ("call_events", "webhooks", "quarantine")
+        for kind in ("hot", "sealed")
+    },
 }
 
 
@@ -79,7 +83,9 @@ class Lake:
         for folder, dataset in FOLDERS.items():
             self.write(folder, [], name="0-schema.parquet", dataset=dataset)
 
-    def write(self, folder: str, rows: list[Row], name: str | None = None, dataset: str | None = None) -> None:
+    def write(
+        self, folder: str, rows: list[Row], name: str | None = None, dataset: str | None = None
+    ) -> None:
         self._files += 1
         path = self.root / folder / (name or f"{self._files:04d}.parquet")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,8 +96,8 @@ class Lake:
     def hot(self, *rows: Row) -> None:
         self.write("calls/hot", list(rows))
 
-    def sealed(self, *rows: Row, day: date = DAY.date()) -> None:
-        self.write(f"calls/sealed/date={day}", list(rows))
+    def sealed(self, *rows: Row, day: date | None = None) -> None:
+        self.write(f"calls/sealed/date={day or DAY.date()}", list(rows))
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
         connection = self.connect()

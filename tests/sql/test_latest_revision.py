@@ -1,7 +1,132 @@
 """Which rows of the lake's files the views over calls show."""
 
-from datetime import timedelta
+import runpy
+from pathlib import Path
+from typing import Any
 
-import pytest
+import pyarrow.parquet as pq
 
-at, call = None, None
+_BUILDER = runpy.run_path(str(Path(__file__).parent / "conftest.py"))
+call, at = _BUILDER["call"], _BUILDER["at"]
+
+SHOWN = "select call_key, revision, outcome from calls order by all"
+
+
+def test_the_newest_revision_among_hot_files_is_shown(lake: Any) -> None:
+    lake.hot(call("1", revision=3, outcome="failed"))
+    lake.hot(call("1", revision=5, outcome="completed"), call("1", revision=4, outcome="unknown"))
+    assert lake.rows(SHOWN) == [{"call_key": "whippy:1", "revision": 5, "outcome": "completed"}]
+
+
+def test_one_row_in_two_hot_files_is_one_call(lake: Any) -> None:
+    row = call("1")
+    lake.hot(row)
+    lake.hot(row)
+    assert lake.column("select count(*) from calls") == [1]
+    assert lake.column("select count(*) from call_revisions") == [1]
+
+
+def test_of_two_rows_of_one_revision_the_later_published_is_right(lake: Any) -> None:
+    lake.hot(call("1", outcome="failed", published_at=at("12:00:00")))
+    lake.hot(call("1", outcome="busy", published_at=at("12:00:10")))
+    assert lake.column("select outcome from calls") == ["busy"]
+
+
+def test_a_newer_hot_row_wins_over_the_sealed_one(lake: Any) -> None:
+    lake.sealed(call("1", revision=3, outcome="unknown"), call("2", revision=1))
+    lake.hot(call("1", revision=4, outcome="completed"))
+    assert lake.rows(SHOWN) == [
+        {"call_key": "whippy:1", "revision": 4, "outcome": "completed"},
+        {"call_key": "whippy:2", "revision": 1, "outcome": "completed"},
+    ]
+
+
+def test_a_sealed_row_wins_over_an_older_revision_published_again(lake: Any) -> None:
+    lake.sealed(call("1", revision=4, outcome="completed", published_at=at("12:00:00")))
+    lake.hot(call("1", revision=3, state="in_progress", outcome=None, published_at=at("13:00:00")))
+    assert lake.rows(SHOWN) == [{"call_key": "whippy:1", "revision": 4, "outcome": "completed"}]
+    assert lake.rows("select * from open_calls") == []
+
+
+def test_the_same_row_sealed_and_still_hot_is_one_call(lake: Any) -> None:
+    row = call("1")
+    lake.sealed(row)
+    lake.hot(row)
+    lake.write("call_revisions/sealed/date=2026-03-05", [row])
+    assert lake.column("select count(*) from calls") == [1]
+    assert lake.column("select count(*) from call_revisions") == [1]
+
+
+def test_a_call_is_open_until_its_latest_revision_has_ended(lake: Any) -> None:
+    lake.hot(call("1", revision=1, state="ringing", outcome=None, closed_by=None, end_trigger=None))
+    assert lake.column("select call_key from open_calls") == ["whippy:1"]
+    assert lake.rows(SHOWN) == []
+    lake.hot(call("1", revision=2))
+    assert lake.rows("select * from open_calls") == []
+    assert lake.column("select call_key from calls") == ["whippy:1"]
+
+
+def test_a_retracted_call_is_in_neither_view(lake: Any) -> None:
+    lake.sealed(call("1", revision=3))
+    lake.hot(call("2", revision=1))
+    lake.hot(call("1", revision=4, is_retracted=True), call("2", revision=2, is_retracted=True))
+    assert lake.rows(SHOWN) == []
+    assert lake.rows("select * from open_calls") == []
+    assert lake.column("select max(revision) from call_revisions") == [1]
+
+
+def test_revisions_come_from_hot_and_sealed_files(lake: Any) -> None:
+    lake.write(
+        "call_revisions/sealed/date=2026-03-05",
+        [call("1", revision=1, state="ringing"), call("1", revision=2)],
+    )
+    lake.sealed(call("1", revision=2))
+    lake.hot(call("1", revision=3))
+    assert lake.column("select revision from call_revisions order by revision") == [1, 2, 3]
+
+
+def test_an_event_is_shown_once_as_last_written(lake: Any) -> None:
+    def event(event_id: str, raw_status: str, clock: str) -> dict[str, Any]:
+        return {
+            "event_id": event_id,
+            "provider": "recho",
+            "raw_status": raw_status,
+            "published_at": at(clock),
+        }
+
+    lake.write("call_events/hot", [event("a", "old", "12:00:00"), event("a", "new", "12:00:01")])
+    lake.write(
+        "call_events/sealed/date=2026-03-05",
+        [event("a", "older", "11:00:00"), event("b", "kept", "11:00:00")],
+    )
+    shown = lake.rows("select event_id, raw_status from call_events order by event_id")
+    assert shown == [{"event_id": "a", "raw_status": "new"}, {"event_id": "b", "raw_status": "kept"}]
+
+
+def test_a_webhook_is_shown_once(lake: Any) -> None:
+    webhook = {
+        "webhook_id": "w",
+        "provider": "recho",
+        "received_at": at("09:00:00"),
+        "published_at": at("09:00:01"),
+    }
+    lake.write("webhooks/hot", [webhook, webhook])
+    lake.write("webhooks/sealed/date=2026-03-05", [webhook, {**webhook, "webhook_id": "x"}])
+    assert lake.column("select webhook_id from webhooks order by 1") == ["w", "x"]
+
+
+def test_a_quarantined_webhook_leaves_once_it_is_resolved(lake: Any) -> None:
+    webhook = {"webhook_id": "w", "code": "not_json", "body": b"\xff{", "is_resolved": False}
+    lake.write("quarantine/sealed/date=2026-03-05", [{**webhook, "published_at": at("09:00:00")}])
+    lake.write("quarantine/hot", [{**webhook, "webhook_id": "x", "published_at": at("09:00:00")}] * 2)
+    assert lake.column("select webhook_id from quarantine order by 1") == ["w", "x"]
+    assert lake.column("select body from quarantine") == [b"\xff{"] * 2
+    lake.write("quarantine/hot", [{**webhook, "is_resolved": True, "published_at": at("10:00:00")}])
+    assert lake.column("select webhook_id from quarantine") == ["x"]
+
+
+def test_a_column_that_older_files_lack_is_null_there(lake: Any) -> None:
+    lake.hot(call("1", cost_total=0.5))
+    path = next(path for path in (lake.root / "calls/hot").glob("*.parquet") if "schema" not in path.name)
+    pq.write_table(pq.read_table(path).drop_columns(["cost_total"]), path)
+    assert lake.column("select cost_total from calls") == [None]

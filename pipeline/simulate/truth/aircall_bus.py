@@ -1,7 +1,7 @@
 """The Aircall bus, told the slow way: one agent's events in their order, cut into calls."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -32,8 +32,8 @@ class _Cut:
     is_over: bool = False
     is_timed_out: bool = False
     takes_id: str = ""
-    later: list[Event] = field(default_factory=list)
-    """The agent's events from the call's first on."""
+    start: int = 0
+    """Where in the agent's stream the call's first event stands."""
 
 
 def read(hook: Hook) -> tuple[str, Event] | None:
@@ -83,7 +83,21 @@ def _digest(*names: str) -> str:
 
 def tell_all(agent: str, events: list[Event], idle_us: int) -> list[Story]:
     """The calls in one agent's stream; a call is given up where the next begins `idle_us` after the last event."""
-    return [_tell(agent, cut) for cut in _cut(_in_order(events), idle_us)]
+    ordered = _in_order(events)
+    earliest_from = [event.received_us for event in ordered]
+    for index in range(len(ordered) - 2, -1, -1):
+        earliest_from[index] = min(earliest_from[index], earliest_from[index + 1])
+    return [_tell(agent, cut, _revised_by(cut, ordered, earliest_from)) for cut in _cut(ordered, idle_us)]
+
+
+def _revised_by(cut: _Cut, ordered: list[Event], earliest_from: list[int]) -> int:
+    """The agent's events from the call's first on, received no later than the last that shaped the call."""
+    last_us = max(event.received_us for event in cut.events)
+    count, index = 0, cut.start
+    while index < len(ordered) and earliest_from[index] <= last_us:
+        count += ordered[index].received_us <= last_us
+        index += 1
+    return count
 
 
 def _in_order(events: list[Event]) -> list[Event]:
@@ -104,27 +118,25 @@ def _place(event: Event) -> tuple[int, int, str]:
 def _cut(ordered: list[Event], idle_us: int) -> list[_Cut]:
     cuts: list[_Cut] = []
     before_us: int | None = None
-    for event in ordered:
+    for index, event in enumerate(ordered):
         now = cuts[-1] if cuts else None
         is_begin = event.kind in ("DIALER.DIALING", "DIALER.INCOMING") or event.facts["status"] in _BEGINS
         is_stale = before_us is not None and event.at_us - before_us >= idle_us
         before_us = event.at_us
-        for cut in cuts:
-            cut.later.append(event)
         if is_begin and (now is None or now.is_over or is_stale):
             if now is not None and not now.is_over:
                 now.is_timed_out = True
-            cuts.append(_begin(event, now))
+            cuts.append(_begin(event, now, index))
         elif now is not None:
             _add(event, now, cuts[-2] if len(cuts) > 1 else None)
     return cuts
 
 
-def _begin(event: Event, before: _Cut | None) -> _Cut:
+def _begin(event: Event, before: _Cut | None, start: int) -> _Cut:
     uuid = event.facts["uuid"] if event.kind == "DIALER.INCOMING" else None
     is_own = uuid is not None and (before is None or before.uuid != uuid)
     call_id = uuid if uuid is not None and is_own else "bus-" + _digest(event.identity)
-    return _Cut([event], uuid=uuid, takes_id=call_id, later=[event])
+    return _Cut([event], uuid=uuid, takes_id=call_id, start=start)
 
 
 def _add(event: Event, now: _Cut, before: _Cut | None) -> None:
@@ -137,7 +149,7 @@ def _add(event: Event, now: _Cut, before: _Cut | None) -> None:
         now.is_over = now.is_over or event.facts["status"] in _ENDS
 
 
-def _tell(agent: str, cut: _Cut) -> Story:
+def _tell(agent: str, cut: _Cut, revised_by: int) -> Story:
     first, events = cut.events[0], cut.events
     story = Story("aircall_bus", cut.takes_id, events, provider_call_id=cut.uuid, agent_id=agent)
     is_outbound = first.kind == "DIALER.DIALING" or first.facts["status"] == "connecting"
@@ -152,8 +164,7 @@ def _tell(agent: str, cut: _Cut) -> Story:
     story.answered = first_of([event for event in connected if event.facts["flow"] == "regular"])
     story.answer_evidence = bool(connected)
     story.state = max(filter(None, map(_state, events)), key=_STATES.index, default="queued")
-    last_us = max(event.received_us for event in events)
-    story.revised_by = sum(event.received_us <= last_us for event in cut.later)
+    story.revised_by = revised_by
     hangups = [event.at_us for event in events if event.facts["status"] == "hanging"]
     tagging = [event.at_us for event in events if event.facts["status"] == "mandatoryTagging"]
     story.hangup_us = hangups[-1] if hangups else min(tagging, default=None)

@@ -4,7 +4,7 @@ import re
 from typing import Any, Final
 
 from pipeline.simulate.truth import instant
-from pipeline.simulate.truth.hook import Event, Hook, canonical, number, text
+from pipeline.simulate.truth.hook import Event, Hook, fingerprint, number, text
 from pipeline.simulate.truth.story import Moment, Story, moment_of
 
 _END: Final = {
@@ -40,7 +40,7 @@ def read(hook: Hook) -> tuple[str, Event] | None:
     facts = {name: text(hook.body.get(name)) for name in _FIELDS}
     duration = hook.body.get("callDuration")
     facts["callDuration"] = str(duration) if number(duration) is not None else text(duration)
-    identity = canonical([kind, facts, at_us])
+    identity = fingerprint([kind, facts, at_us])
     source = "received" if at_us is None else "provider"
     return call_id, Event(
         identity, hook.received_us if at_us is None else at_us, source, hook.received_us, kind, facts

@@ -1,6 +1,8 @@
 """One line of a webhook archive, and the distinct event it tells of."""
 
+import hashlib
 import json
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,9 +61,14 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
+def fingerprint(value: Any) -> str:
+    """A short text that is equal for equal JSON values, and for no others."""
+    return hashlib.blake2b(canonical(value).encode(), digest_size=16).hexdigest()
+
+
 def text(value: Any) -> str | None:
-    """A text that says something, else None."""
-    return value if isinstance(value, str) and value else None
+    """A text that says something, else None. Kept once, however many events repeat it."""
+    return sys.intern(value) if isinstance(value, str) and value else None
 
 
 def number(value: Any) -> float | None:

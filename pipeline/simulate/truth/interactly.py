@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from pipeline.simulate.truth import instant
-from pipeline.simulate.truth.hook import Event, Hook, canonical, number, section, text
+from pipeline.simulate.truth.hook import Event, Hook, fingerprint, number, section, text
 from pipeline.simulate.truth.story import Moment, Story, first_of, moment_of
 
 _TYPES: Final = {"status-update", "conversation-update", "end-of-call-report", "hang", "error"}
@@ -25,7 +25,7 @@ def read(hook: Hook) -> tuple[str, Event] | None:
     facts = _facts(kind, message, call)
     at_us = instant.from_count(message.get("timestamp"), per_second=1000)
     decided = {key: value for key, value in facts.items() if key not in ("user", "line")}
-    identity = canonical([kind, message.get("timestamp"), call.get("phoneCallStatusReason"), decided])
+    identity = fingerprint([kind, message.get("timestamp"), call.get("phoneCallStatusReason"), decided])
     source = "received" if at_us is None else "provider"
     return call_id, Event(
         identity, hook.received_us if at_us is None else at_us, source, hook.received_us, kind, facts
@@ -48,7 +48,7 @@ def _facts(kind: str, message: dict[str, Any], call: dict[str, Any]) -> dict[str
         "user": text(call.get("userNumber")),
         "line": text(call.get("assistantNumber")),
         "trigger": text(call.get("callEndTriggerBy")),
-        "duration": _stated_seconds(call.get("status"), call.get("assistantCallDuration"), cost),
+        "duration": _stated_seconds(kind, call, cost),
         "cost": number(cost.get("totalCost")),
         "recording": f"s3://{bucket}/{path}" if bucket and path else None,
         "evaluation": text(analysis.get("successEvaluation")),
@@ -59,10 +59,12 @@ def _facts(kind: str, message: dict[str, Any], call: dict[str, Any]) -> dict[str
     return {key: value for key, value in facts.items() if value is not None and value is not False}
 
 
-def _stated_seconds(status: Any, duration_ms: Any, cost: dict[str, Any]) -> float | None:
-    """0 means unknown until the call is over."""
-    over = status in ("finished", "forwarded")
-    ms, seconds = number(duration_ms), number(cost.get("callDuration"))
+def _stated_seconds(kind: str, call: dict[str, Any], cost: dict[str, Any]) -> float | None:
+    """0 means unknown until the call is over; an unknown kind of message decides nothing."""
+    if kind not in _TYPES:
+        return None
+    over = call.get("status") in ("finished", "forwarded")
+    ms, seconds = number(call.get("assistantCallDuration")), number(cost.get("callDuration"))
     if ms is not None and (ms > 0 or over):
         return ms / 1000
     return seconds if seconds is not None and (seconds > 0 or over) else None

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from pipeline.simulate.truth.hook import Event, Hook, canonical, section, text
+from pipeline.simulate.truth.hook import Event, Hook, canonical, fingerprint, section, text
 from pipeline.simulate.truth.story import Story, first_of, moment_of
 
 _OUT_STATE: Final = {"PENDING": "queued", "REQUESTED": "queued", "CALLING": "ringing", "CLOSING": "wrap_up"}
@@ -40,7 +40,7 @@ def read(hook: Hook) -> tuple[str, Event] | None:
         "sid": text(data.get("callSid")),
         "errors": [section(error) for error in errors] if isinstance(errors, list) else [],
     }
-    return call_id, Event(canonical(payload), hook.received_us, "received", hook.received_us, kind, facts)
+    return call_id, Event(fingerprint(payload), hook.received_us, "received", hook.received_us, kind, facts)
 
 
 def tell(call_id: str, events: list[Event]) -> Story:

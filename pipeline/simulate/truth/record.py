@@ -1,5 +1,6 @@
 """From a call's story to the columns of `calls`: what is the same for every provider."""
 
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from pipeline.simulate.truth import instant
@@ -38,7 +39,7 @@ def to_record(story: Story, rules: Rules) -> dict[str, Any]:
     is_answered = _is_answered(story)
     if is_answered is False:
         story.answered = None
-    gaps = sum(b - a >= rules.idle_us for a, b in zip(receipts, receipts[1:], strict=False))
+    gaps = sum(b - a >= rules.idle_us for a, b in pairwise(receipts))
     revised_by = len(receipts) if story.revised_by is None else story.revised_by
     is_over = story.outcome is not None
     return {

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from pipeline.simulate.truth import instant
-from pipeline.simulate.truth.hook import Event, Hook, canonical, number, section, text
+from pipeline.simulate.truth.hook import Event, Hook, fingerprint, number, section, text
 from pipeline.simulate.truth.story import Moment, Story, first_of, moment_of
 
 _RANK: Final = {"call.started": 1, "call.ended": 2, "call.analyzed": 3}
@@ -32,7 +32,7 @@ def read(hook: Hook) -> tuple[str, Event] | None:
     names = [hook.body.get("request_id"), kind, data.get("delivery_status"), data.get("updated_at")]
     at_us = instant.from_text(hook.body.get("created_at"))
     source = "received" if at_us is None else "provider"
-    identity = canonical([*names, hook.body.get("created_at")])
+    identity = fingerprint([*names, hook.body.get("created_at")])
     facts = _facts(data)
     return call_id, Event(
         identity, hook.received_us if at_us is None else at_us, source, hook.received_us, kind, facts
@@ -50,7 +50,7 @@ def _facts(data: dict[str, Any]) -> dict[str, Any]:
         "status": text(data.get("delivery_status")),
         "created_us": instant.from_text(data.get("created_at")),
         "updated_us": instant.from_text(data.get("updated_at")),
-        "direction": (text(data.get("direction")) or "").lower(),
+        "direction": (text(data.get("direction")) or "").lower() or None,
         "from": text(data.get("from")),
         "to": text(data.get("to")),
         "channel_id": text(data.get("channel_id")),

@@ -1,0 +1,163 @@
+"""The worker's second step: events are folded, and at each flush the records that changed are made durable.
+
+Order of a flush: files, then call records on their topic, then the commit. A crash in between repeats rows, and
+repeats are harmless, because rows are keyed.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import msgspec
+
+from pipeline.assemble.assembler import Assembler, Changes
+from pipeline.lake import LakeHistory, LakeSink
+from pipeline.lake.rows import StoredRejection
+from pipeline.model import Rejection, Webhook
+from pipeline.normalise import webhook_id
+from pipeline.stream.handler import Partitions, RecordBatch
+from pipeline.stream.messages import event_from, record_message
+from pipeline.stream.producer import Backlog, BulkProducer, Message, partition_of
+from pipeline.topic_names import call_events_topic, call_records_topic
+
+EVENTS_A_FLUSH = 100_000
+"""Events held for the next flush; beyond it the flush comes early."""
+
+
+class _Unwritten(NamedTuple):
+    """What a flush set out to make durable; kept until it is."""
+
+    changes: Changes
+    batches: list[RecordBatch]
+    rejected: list[StoredRejection]
+
+
+class AssembleStep:
+    """Handler of `call-events`."""
+
+    def __init__(
+        self,
+        assembler: Assembler,
+        history: LakeHistory,
+        producer: BulkProducer,
+        sink: LakeSink,
+        *,
+        prefix: str,
+        caught_up: Callable[[str, int], bool],
+        commit: Callable[[], Awaitable[object]],
+        events_a_flush: int = EVENTS_A_FLUSH,
+        backlog: Backlog | None = None,
+    ) -> None:
+        self._assembler = assembler
+        self._history = history
+        self._producer = producer
+        self._sink = sink
+        self._prefix = prefix
+        self._topic = call_events_topic(prefix)
+        self._caught_up = caught_up
+        self._commit = commit
+        self._events_a_flush = events_a_flush
+        self._backlog = backlog
+        self._turn = asyncio.Lock()
+        self._newest_us: dict[int, int] = {}
+        self._batches: list[RecordBatch] = []
+        self._rejected: list[StoredRejection] = []
+        self._waiting = 0
+        self._unwritten: _Unwritten | None = None
+
+    async def take(self, batch: RecordBatch) -> None:
+        """Adds a batch of events; bears the same batch again."""
+        if self._waiting >= self._events_a_flush:
+            await self.flush()
+        async with self._turn:
+            events = []
+            for record in batch.records:
+                try:
+                    events.append(event_from(record.value))
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                    self._rejected.append(_foreign(record.value or b"", record.timestamp, error))
+            self._assembler.add(batch.partition, events)
+            newest_us = max((event.received_us for event in events), default=0)
+            self._newest_us[batch.partition] = max(newest_us, self._newest_us.get(batch.partition, 0))
+            self._batches.append(batch)
+            self._waiting += len(events)
+
+    async def flush(self) -> None:
+        """Makes durable what changed, then acknowledges. On DestinationUnavailable the next flush goes on."""
+        async with self._turn:
+            if self._unwritten is None:
+                now_us = time.time_ns() // 1_000
+                changes = self._assembler.collect(lambda partition: self._as_of_us(partition, now_us))
+                self._unwritten = _Unwritten(changes, self._batches, self._rejected)
+                self._batches, self._rejected, self._waiting = [], [], 0
+            await self._make_durable(self._unwritten)
+            self._unwritten = None
+        await self._commit()
+
+    def _as_of_us(self, partition: int, now_us: int) -> int:
+        # Timers run on the data's time, so that a replay closes calls as the stream did. A partition that is
+        # caught up takes the wall clock, or a quiet one would never close a call.
+        newest_us = self._newest_us.get(partition, 0)
+        return max(newest_us, now_us) if self._caught_up(self._topic, partition) else newest_us
+
+    async def _make_durable(self, unwritten: _Unwritten) -> None:
+        changes = unwritten.changes
+        await asyncio.to_thread(self._write, unwritten)
+        messages: list[Message] = [(record.call_key, record_message(record)) for _, record in changes.records]
+        messages += [(record.call_key, None) for _, record in changes.retracted]
+        if messages:
+            await self._producer.send(call_records_topic(self._prefix), messages)
+        for batch in unwritten.batches:
+            batch.ack()
+            if self._backlog is not None:
+                self._backlog.committed(batch.partition, batch.records[-1].offset)
+
+    def _write(self, unwritten: _Unwritten) -> None:
+        changes, now_us = unwritten.changes, time.time_ns() // 1_000
+        self._sink.write_calls(changes.events, changes.records, changes.retracted, now_us)
+        self._sink.write_quarantine(unwritten.rejected, now_us)
+        self._history.note(key for key, _ in changes.records)
+        self._history.note(placed.event.stream_key for placed in changes.events if placed.call_key is None)
+
+    async def assigned(self, partitions: Partitions) -> None:
+        """Takes up the calls that were going on in these partitions when they were last made durable."""
+        count = await self._producer.partitions(self._topic)
+        async with self._turn:
+            await asyncio.to_thread(self._restore, {number for _, number in partitions}, count)
+
+    def _restore(self, numbers: set[int], count: int) -> None:
+        self._history.refresh()
+        wanted: dict[int, list[str]] = {}
+        for key in self._history.open_streams():
+            number = partition_of(key, count)
+            if number in numbers:
+                wanted.setdefault(number, []).append(key)
+        for number, keys in wanted.items():
+            self._assembler.restore(number, self._history.remember(keys))
+
+    async def revoked(self, partitions: Partitions) -> None:
+        """Makes durable what there is, then forgets the partitions: another worker has them.
+
+        What could not be made durable is forgotten too: it was not committed, so the next owner reads it again.
+        """
+        try:
+            await self.flush()
+        finally:
+            async with self._turn:
+                numbers = [number for _, number in partitions]
+                self._assembler.drop(numbers)
+                for number in numbers:
+                    self._newest_us.pop(number, None)
+                self._unwritten, self._batches, self._rejected, self._waiting = None, [], [], 0
+
+    async def drain(self) -> None:
+        """Makes everything durable."""
+        await self.flush()
+
+
+def _foreign(value: bytes, timestamp_ms: int, error: Exception) -> StoredRejection:
+    """A message on `call-events` that is not ours: whose it is cannot be told, so only its bytes are kept."""
+    webhook = Webhook("unknown", timestamp_ms * 1_000, value)
+    rejection = Rejection("assemble", "bad_shape", None, f"not a call event: {error}")
+    return StoredRejection(webhook_id(webhook), webhook, rejection)

@@ -1,0 +1,119 @@
+"""Producing in bulk: whole batches per partition, acknowledged by all replicas before anything is built on them.
+
+One message at a time costs as much as consuming one at a time; a batch of one partition is a single request.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from aiokafka.partitioner import murmur2
+
+from pipeline.errors import DestinationUnavailable
+from pipeline.stream.topics import bootstrap_servers
+
+BATCH_BYTES = 512 * 1024
+
+Message = tuple[str | None, bytes | None]
+"""Key and value; a value of None is a tombstone."""
+
+
+def partition_of(key: str, partitions: int) -> int:
+    """Kafka's own choice of a partition for a key, so that other producers agree with it."""
+    return int((murmur2(key.encode()) & 0x7FFFFFFF) % partitions)
+
+
+class Backlog:
+    """How many bytes of each partition were produced and not yet committed by whoever reads them."""
+
+    def __init__(self) -> None:
+        self._sent: dict[int, deque[tuple[int, int]]] = {}
+        self._bytes: dict[int, int] = {}
+
+    def sent(self, partition: int, last_offset: int, size: int) -> None:
+        """A batch has been stored, up to this offset."""
+        self._sent.setdefault(partition, deque()).append((last_offset, size))
+        self._bytes[partition] = self._bytes.get(partition, 0) + size
+
+    def committed(self, partition: int, last_offset: int) -> None:
+        """What was stored up to this offset has been read and made durable."""
+        waiting = self._sent.get(partition, deque())
+        while waiting and waiting[0][0] <= last_offset:
+            self._bytes[partition] -= waiting.popleft()[1]
+
+    def most_bytes(self) -> int:
+        """The longest backlog of any partition."""
+        return max(self._bytes.values(), default=0)
+
+
+class BulkProducer:
+    """Sends lists of messages and waits for them; between `start` and `stop`."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._servers = bootstrap_servers(broker_url)
+        self._producer: AIOKafkaProducer | None = None
+        self.backlogs: dict[str, Backlog] = {}
+        """Topics whose backlog is to be kept account of."""
+
+    async def start(self) -> None:
+        """Connects; DestinationUnavailable if Kafka cannot be reached."""
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=self._servers, acks="all", max_batch_size=BATCH_BYTES, request_timeout_ms=20_000
+        )
+        try:
+            await self._producer.start()
+        except (KafkaError, OSError) as error:
+            raise DestinationUnavailable(f"Kafka at {self._servers} cannot be reached: {error!r}") from error
+
+    async def stop(self) -> None:
+        """Disconnects. Nothing is under way then: every send is awaited."""
+        if self._producer is not None:
+            await self._producer.stop()
+
+    async def partitions(self, topic: str) -> int:
+        """How many partitions the topic has."""
+        try:
+            return len(await self._started.partitions_for(topic))
+        except KafkaError as error:
+            raise DestinationUnavailable(
+                f"Kafka does not tell the partitions of {topic}: {error!r}"
+            ) from error
+
+    @property
+    def _started(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            raise RuntimeError("the producer has not been started")
+        return self._producer
+
+    async def send(self, topic: str, messages: Iterable[Message]) -> None:
+        """Stores all messages, those of one key in their order. DestinationUnavailable if any was not stored."""
+        try:
+            count = len(await self._started.partitions_for(topic))
+            grouped: dict[int, list[tuple[bytes | None, bytes | None]]] = {}
+            for key, value in messages:
+                partition = 0 if key is None else partition_of(key, count)
+                grouped.setdefault(partition, []).append((None if key is None else key.encode(), value))
+            await asyncio.gather(*(self._send_to(topic, p, group) for p, group in grouped.items()))
+        except (KafkaError, OSError) as error:
+            raise DestinationUnavailable(f"Kafka did not take messages for {topic}: {error!r}") from error
+
+    async def _send_to(
+        self, topic: str, partition: int, messages: list[tuple[bytes | None, bytes | None]]
+    ) -> None:
+        batch = self._started.create_batch()
+        for key, value in messages:
+            if batch.append(key=key, value=value, timestamp=None) is None:
+                await self._send_batch(topic, partition, batch)
+                batch = self._started.create_batch()
+                batch.append(key=key, value=value, timestamp=None)
+        await self._send_batch(topic, partition, batch)
+
+    async def _send_batch(self, topic: str, partition: int, batch: object) -> None:
+        size, count = batch.size(), batch.record_count()  # type: ignore[attr-defined]
+        if not count:
+            return
+        stored = await (await self._started.send_batch(batch, topic, partition=partition))
+        if topic in self.backlogs:
+            self.backlogs[topic].sent(partition, stored.offset + count - 1, size)

@@ -1,0 +1,110 @@
+"""A worker, put together: the two steps on one Faust application, their flushes, and the lake's upkeep."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from pipeline.backfill import assembler_of, privacy_of
+from pipeline.lake import Lake, LakeHistory, LakeSink
+from pipeline.normalise import Normaliser
+from pipeline.open_lake import open_lake
+from pipeline.providers import provider_names, providers
+from pipeline.settings import Settings
+from pipeline.stream.app import StreamApp, build_app
+from pipeline.stream.assemble_step import EVENTS_A_FLUSH, AssembleStep
+from pipeline.stream.embedded import PARTITION_BYTES
+from pipeline.stream.normalise_step import MOST_WAITING_BYTES, NormaliseStep
+from pipeline.stream.producer import Backlog, BulkProducer
+from pipeline.stream.topics import create_missing_topics, topic_specs
+from pipeline.stream.worker import run_until
+from pipeline.topic_names import call_events_topic, webhooks_topic
+from pipeline.upkeep import Upkeep
+
+log = logging.getLogger(__name__)
+
+# The embedded broker forgets: its partitions must be read and committed long before they are full.
+EMBEDDED_WAITING_BYTES = 2 * 1024 * 1024
+EMBEDDED_BACKLOG_BYTES = PARTITION_BYTES // 2
+EMBEDDED_EVENTS_A_FLUSH = 5_000
+
+
+async def work_until(
+    settings: Settings,
+    broker_url: str,
+    stopping: asyncio.Event,
+    *,
+    flush_now: asyncio.Event | None = None,
+    on_ready: Callable[[], None] | None = None,
+) -> None:
+    """Runs one worker until `stopping` is set; then everything taken is in the lake and committed.
+
+    Setting `flush_now` brings the next flush forward. Raises CallfoldError if something else stopped it.
+    """
+    lake = open_lake(settings.lake)
+    await create_missing_topics(broker_url, topic_specs(settings, provider_names()))
+    producer = BulkProducer(broker_url)
+    await producer.start()
+    app = build_app(settings, broker_url)
+    worker = _Worker(settings, lake, producer, app)
+    flushing = asyncio.create_task(worker.flush_on(flush_now)) if flush_now is not None else None
+    try:
+        await run_until(app, stopping, on_ready)
+    finally:
+        if flushing is not None:
+            flushing.cancel()
+        await producer.stop()
+
+
+class _Worker:
+    """The steps of one worker and their timers."""
+
+    def __init__(self, settings: Settings, lake: Lake, producer: BulkProducer, app: StreamApp) -> None:
+        self._settings = settings
+        self._producer = producer
+        prefix, embedded = settings.topic_prefix, settings.is_embedded
+        history, sink = LakeHistory(lake), LakeSink(lake)
+        self._backlog = Backlog() if embedded else None
+        if self._backlog is not None:
+            producer.backlogs[call_events_topic(prefix)] = self._backlog
+        self._assemble = AssembleStep(
+            assembler_of(settings, history),
+            history,
+            producer,
+            sink,
+            prefix=prefix,
+            caught_up=app.caught_up,
+            commit=app.commit_now,
+            events_a_flush=EMBEDDED_EVENTS_A_FLUSH if embedded else EVENTS_A_FLUSH,
+            backlog=self._backlog,
+        )
+        self._normalise = NormaliseStep(
+            Normaliser(providers(), privacy_of(settings)),
+            producer,
+            sink,
+            prefix=prefix,
+            archive=settings.archive_webhooks,
+            most_waiting_bytes=EMBEDDED_WAITING_BYTES if embedded else MOST_WAITING_BYTES,
+            room=self._room if embedded else None,
+            commit=app.commit_now,
+        )
+        app.handle(tuple(webhooks_topic(prefix, name) for name in provider_names()), self._normalise)
+        app.handle(call_events_topic(prefix), self._assemble)
+        app.every(settings.flush_seconds, self._assemble.flush)
+        app.every(settings.flush_seconds, self._normalise.flush)
+        upkeep = Upkeep(settings, lake)
+        app.every(min(settings.compact_seconds, 60.0), lambda: asyncio.to_thread(upkeep.tick, time.time()))
+
+    async def _room(self) -> None:
+        """Waits until the events already sent on are committed, where the broker would forget them."""
+        while self._backlog is not None and self._backlog.most_bytes() > EMBEDDED_BACKLOG_BYTES:
+            await self._assemble.flush()
+            await asyncio.sleep(0.05)
+
+    async def flush_on(self, asked: asyncio.Event) -> None:
+        """Flushes both steps each time it is asked for."""
+        while True:
+            await asked.wait()
+            asked.clear()
+            await self._normalise.flush()
+            await self._assemble.flush()

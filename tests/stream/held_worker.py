@@ -1,0 +1,39 @@
+"""A worker that takes every batch and acknowledges none; the tests kill it."""
+
+import sys
+
+from pipeline.settings import load_settings
+from pipeline.stream.app import StreamApp, build_app
+from pipeline.stream.handler import Partitions, RecordBatch
+from pipeline.stream.worker import run_worker
+
+
+class Hoarder:
+    def __init__(self) -> None:
+        self.batches: list[RecordBatch] = []
+        self.taken = 0
+
+    async def take(self, batch: RecordBatch) -> None:
+        self.batches.append(batch)
+        self.taken += len(batch.records)
+        print(f"taken {self.taken}", flush=True)
+
+    async def assigned(self, partitions: Partitions) -> None:
+        """No state."""
+
+    async def revoked(self, partitions: Partitions) -> None:
+        """No state."""
+
+    async def drain(self) -> None:
+        for batch in self.batches:
+            batch.ack()
+
+
+def build() -> StreamApp:
+    broker_url, prefix, topic = sys.argv[1:]
+    settings = load_settings({"topics.prefix": prefix}, {})
+    return build_app(settings, broker_url, {topic: Hoarder()}, session_seconds=6)
+
+
+if __name__ == "__main__":
+    run_worker(build, on_ready=lambda: print("ready", flush=True))
