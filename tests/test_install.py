@@ -1,14 +1,19 @@
 """What `pip install .` gives: the program and its SQL, working far from the checkout."""
 
+import ast
 import json
 import os
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 
@@ -84,3 +89,38 @@ def test_the_installed_program_folds_and_answers(installed: Path, tmp_path: Path
         cwd=tmp_path,
     )
     assert json.loads(answer) == [{"ok": True}]
+
+
+def _declared() -> dict[str, str]:
+    """The dependencies by name, each with the line above it."""
+    lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
+    project = tomllib.loads("\n".join(lines))["project"]
+    extras = [entry for extra in project["optional-dependencies"].values() for entry in extra]
+    entries = [*project["dependencies"], *(entry for entry in extras if not entry.startswith("callfold"))]
+    above = {line.strip().strip(",").strip('"'): before.strip() for before, line in pairwise(lines)}
+    return {entry: above[entry] for entry in entries}
+
+
+def test_every_dependency_has_its_reason() -> None:
+    assert [entry for entry, above in _declared().items() if not above.startswith("# ")] == []
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {Requirement(entry).name.lower() for entry in project["dependencies"]}
+    distributions = packages_distributions()
+    imported = set()
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.split(".")[0])
+    foreign = imported - sys.stdlib_module_names - {"pipeline"}
+    assert foreign
+    undeclared = {
+        name
+        for name in foreign
+        if not {d.lower().replace("_", "-") for d in distributions.get(name, [])} & declared
+    }
+    assert undeclared == set()

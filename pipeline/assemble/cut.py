@@ -108,9 +108,10 @@ def fold_stream(
 
 def _told(events: Sequence[CallEvent]) -> list[CallEvent]:
     """The call's events as the fold may take them: a second party's details left out, a merge told by its end."""
-    told: list[CallEvent] = []
+    told: list[CallEvent] = [events[0]]
+    is_outbound = events[0].direction == "outbound"
     connected = merging = False
-    for event in events:
+    for event in events[1:]:
         if event.cut == "connected":
             # Connected again: the merge did not come about.
             connected, merging = True, False
@@ -120,9 +121,18 @@ def _told(events: Sequence[CallEvent]) -> list[CallEvent]:
             told.append(_as_second_party(event))
         elif event.cut == "end" and merging:
             told.append(msgspec.structs.replace(event, outcome="forwarded", transferred=True))
+        elif event.direction is not None or event.ringing_us is not None:
+            told.append(_as_of(event, is_outbound))
         else:
             told.append(event)
     return told
+
+
+def _as_of(event: CallEvent, is_outbound: bool) -> CallEvent:
+    """Which way the call goes is told by its first event; an outbound call rings there, an inbound one here."""
+    rings_here = event.cut == "begin"
+    ringing_us = None if rings_here == is_outbound else event.ringing_us
+    return msgspec.structs.replace(event, direction=None, ringing_us=ringing_us)
 
 
 def _as_second_party(event: CallEvent) -> CallEvent:

@@ -143,8 +143,10 @@ def _add_status(event: CallEvent, status: str | None, flow: str | None) -> None:
     event.state, event.cut, event.direction = step.state, step.cut, step.direction
     if step.state == "ringing" and status == "ringing":
         event.ringing_us = event.at_us
-    elif step.state == "in_progress":
-        event.answered_us, event.answer_evidence = event.at_us, True
+    elif step.cut == "connected":
+        # A second leg is connected only to a call that was: evidence, but not the time of its answer.
+        event.answer_evidence = True
+        event.answered_us = event.at_us if step.state is not None else None
     elif step.state == "wrap_up":
         event.hangup_us = event.at_us
     elif step.state == "ended":
@@ -154,7 +156,7 @@ def _add_status(event: CallEvent, status: str | None, flow: str | None) -> None:
 
 
 def _add_begin(event: CallEvent, payload: Mapping[str, Any], is_incoming: bool) -> None:
-    event.cut, event.fact_rank = "begin", 1
+    event.cut = "begin"
     event.from_number, event.to_number = _address(payload.get("from")), _address(payload.get("to"))
     if not is_incoming:
         event.state, event.direction = "queued", "outbound"

@@ -94,6 +94,7 @@ def _event(webhook: Webhook, body: _Body, call_id: str) -> CallEvent:
         at_source="received" if signed_us is None else "provider",
         raw_status=status,
         state="ended" if is_end else STATE.get(status or ""),
+        answer_evidence=True if status == "inProgress" else None,
         account_id=text(body.account_id),
         direction=DIRECTION.get(text(body.direction) or ""),
         channel="phone",

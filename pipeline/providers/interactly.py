@@ -206,7 +206,7 @@ def _add_parties(event: CallEvent, call: _Call) -> None:
     user, assistant = _phone_number(call.user_number, call), _phone_number(call.assistant_number, call)
     if event.direction == "outbound":
         event.from_number, event.to_number = assistant, user
-    else:
+    elif event.direction == "inbound":
         event.from_number, event.to_number = user, assistant
 
 

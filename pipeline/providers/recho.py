@@ -125,6 +125,9 @@ def _add_end(event: CallEvent, kind: str, status: str | None, errors: list[dict[
     event.outcome = OUTCOME[kind]
     if kind.endswith("_ERROR"):
         event.outcome = ERROR_OUTCOME.get(status or "", "failed")
+    if event.outcome == "failed" and event.direction == "outbound":
+        # A hang-up of which only an error follows does not show that anybody had picked up.
+        event.answer_evidence = False
     if event.outcome != "completed":
         first_code = next((error["code"] for error in errors if error["code"]), None)
         event.failure_reason = first_code or status

@@ -69,6 +69,8 @@ def connect(lake: Path) -> duckdb.DuckDBPyConnection:
         raise UserError(f"no lake at {lake}: the folder holds no calls (name the lake's folder with --lake)")
     connection = duckdb.connect()
     try:
+        # Creating a view opens every file it reads, and most views read the same ones.
+        connection.execute("set parquet_metadata_cache = true")
         connection.execute(views_sql(str(folder)))
     except duckdb.Error as error:
         connection.close()

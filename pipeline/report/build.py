@@ -41,7 +41,7 @@ _OUTCOMES: Final = f"""
     ),
     times as (
         select provider, count(*) filter (where is_answered and talk_seconds < 10) as short_calls,
-            count(talk_seconds) as talk_known, sum(talk_seconds) as talk_total,
+            count(talk_seconds) as talk_known, sum(talk_us) / 1000000 as talk_total,
             quantile_cont(talk_seconds, 0.5) as talk_p50, quantile_cont(talk_seconds, 0.9) as talk_p90,
             quantile_cont(ring_seconds, 0.5) as ring_p50
         from int_root_calls where {_IN_PERIOD} group by rollup (provider)

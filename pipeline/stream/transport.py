@@ -13,6 +13,8 @@ Rules kept here, because Faust's own bookkeeping breaks each of them for ranges 
 2. What was handed over before a rebalance can no longer move an offset: its partitions are read again from
    the last commit, by whoever owns them then.
 3. A commit that fails moves nothing and is tried again; it does not bring the worker down.
+4. What a fetch brought in the midst of a rebalance is not handed over, and is fetched again: by then aiokafka may
+   already count from behind it.
 
 In flight are at most: what the agents' queues take (`stream_buffer_maxsize` batches a topic, after which the
 partition is no longer fetched) and what handlers hold without acknowledging, which is theirs to bound.
@@ -55,12 +57,14 @@ class OffsetLedger:
 
     def __init__(self) -> None:
         self._open: dict[TP, deque[Receipt]] = defaultdict(deque)
+        self._handed_over: dict[TP, int] = {}
         self._committable: dict[TP, int] = {}
 
     def hand_over(self, tp: TP, next_offset: int) -> Receipt:
         """Note a batch in the order in which it was read."""
         receipt = Receipt(next_offset)
         self._open[tp].append(receipt)
+        self._handed_over[tp] = next_offset
         return receipt
 
     def settle(self, tp: TP, receipt: Receipt) -> bool:
@@ -78,7 +82,12 @@ class OffsetLedger:
         for tp in partitions:
             for receipt in self._open.pop(tp, ()):
                 receipt.is_void = True
+            self._handed_over.pop(tp, None)
             self._committable.pop(tp, None)
+
+    def next_offset(self, tp: TP) -> int | None:
+        """The offset after everything handed over since the partition was assigned; None if nothing was."""
+        return self._handed_over.get(tp)
 
     def committable(self) -> dict[TP, int]:
         """The next offset to commit of every partition that has one."""
@@ -126,7 +135,7 @@ class PromptConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 class BatchConsumer(driver.Consumer):
-    """Faust's consumer with rules 1 to 3 in the place of its own bookkeeping."""
+    """Faust's consumer with rules 1 to 4 in the place of its own bookkeeping."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -141,16 +150,44 @@ class BatchConsumer(driver.Consumer):
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:  # noqa: ASYNC109  Faust's signature
         """Fetch once and yield each partition's records as one message."""
-        records, active = await self._wait_next_records(timeout)
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)
         generation = self.app.consumer_generation_id
-        if records is None or self.should_stop:
-            return
-        for tp, batch in records.items():
-            # After a rebalance everything is read again from the last commit.
-            if not self.flow_active or self.app.consumer_generation_id != generation:
-                return
-            if batch and (active is None or tp in active or tp in self._buffered_partitions):
-                yield tp, self._batch_message(tp, batch)
+        records, _ = await self._wait_next_records(timeout)
+        unread = {tp: batch for tp, batch in (records or {}).items() if batch}
+        while unread and self._is_current(generation):
+            tp = next(iter(unread))
+            message = self._batch_message(tp, unread.pop(tp))
+            # Faust would drop what it believes to have read before; the ledger knows better.
+            self._read_offset[tp] = None
+            yield tp, message
+        if unread and not self.should_stop:
+            await self._rewind(set(unread))
+
+    def _is_current(self, generation: int) -> bool:
+        """Whether records fetched in this generation of the group may still be handed over."""
+        return self.flow_active and not self.should_stop and self.app.consumer_generation_id == generation
+
+    async def _rewind(self, partitions: set[TP]) -> None:
+        """Fetch again what a rebalance kept from being handed over (rule 4)."""
+        targets = {tp: self.ledger.next_offset(tp) for tp in partitions}
+        try:
+            await self._thread.call_thread(self._seek_to_unread, targets)
+        except (IllegalStateError, KafkaError) as problem:
+            # Not ours any more, or assigned anew: then it is read from the last commit anyway.
+            log.info("rebalanced again while rewinding: %r", problem)
+
+    async def _seek_to_unread(self, targets: dict[TP, int | None]) -> None:
+        consumer = self._thread._ensure_consumer()
+        for tp, handed_over in targets.items():
+            position = TopicPartition(*tp)
+            if position not in consumer.assignment():
+                continue
+            offset = await consumer.committed(position) if handed_over is None else handed_over
+            if offset is None:
+                await consumer.seek_to_beginning(position)
+            else:
+                consumer.seek(position, offset)
 
     def _batch_message(self, tp: TP, batch: list[Any]) -> BatchMessage:
         last = batch[-1]

@@ -30,6 +30,8 @@ int_root_calls as (
         coalesce(started_at, first_event_at) as dated_at,
         ring_seconds,
         talk_seconds,
+        -- Whole numbers add up to the same sum in any order; DuckDB's threads add in a different one each time.
+        try_cast(round(talk_seconds * 1000000) as bigint) as talk_us,
         time_source,
         closed_by,
         last_event_at,

@@ -11,7 +11,7 @@ counted as (
         count(*) filter (where outcome = 'forwarded') as forwarded,
         count(*) filter (where outcome not in ('completed', 'forwarded')) as failed_calls,
         count(talk_seconds) filter (where is_answered) as talk_known,
-        sum(talk_seconds) filter (where is_answered) as talk_seconds_total,
+        sum(talk_us) filter (where is_answered) / 1000000 as talk_seconds_total,
     from int_root_calls
     group by date, provider, direction
 ),

@@ -10,7 +10,8 @@ counted as (
         quantile_cont(talk_seconds, 0.50) filter (where is_answered) as talk_p50,
         quantile_cont(talk_seconds, 0.90) filter (where is_answered) as talk_p90,
         quantile_cont(talk_seconds, 0.95) filter (where is_answered) as talk_p95,
-        avg(talk_seconds) filter (where is_answered) as talk_avg,
+        sum(talk_us) filter (where is_answered) / 1000000
+            / nullif(count(talk_us) filter (where is_answered), 0) as talk_avg,
         count(ring_seconds) as ring_known,
         quantile_cont(ring_seconds, 0.50) as ring_p50,
         quantile_cont(ring_seconds, 0.95) as ring_p95,

@@ -34,6 +34,8 @@ class _Cut:
     takes_id: str = ""
     start: int = 0
     """Where in the agent's stream the call's first event stands."""
+    ended_before: int | None = None
+    """Where the next call's first event stands."""
 
 
 def read(hook: Hook) -> tuple[str, Event] | None:
@@ -67,10 +69,16 @@ def _facts(payload: dict[str, Any], kind: str) -> dict[str, Any]:
         "status": text(payload.get("status")) if is_status else None,
         "flow": (text(payload.get("flow")) or "regular") if is_status else None,
         "uuid": text(metadata.get("callUuid")) if is_about_call else None,
-        "from": text(metadata.get("from")) if is_about_call else None,
-        "to": text(metadata.get("to")) if is_about_call else None,
+        "from": _number(metadata.get("from")) if is_about_call else None,
+        "to": _number(metadata.get("to")) if is_about_call else None,
         "internal": kind == "DIALER.INCOMING" and payload.get("type") == "internal",
     }
+
+
+def _number(value: Any) -> str | None:
+    """A telephone number; agents are addressed as `client:<id>`, which is none."""
+    found = text(value)
+    return None if found is None or found.startswith("client:") else found
 
 
 def _agent(value: Any) -> str | None:
@@ -93,11 +101,29 @@ def tell_all(agent: str, events: list[Event], idle_us: int) -> list[Story]:
 def _revised_by(cut: _Cut, ordered: list[Event], earliest_from: list[int]) -> int:
     """The agent's events from the call's first on, received no later than the last that shaped the call."""
     last_us = max(event.received_us for event in cut.events)
+    last_us = max(last_us, _late_begin(cut, ordered))
     count, index = 0, cut.start
     while index < len(ordered) and earliest_from[index] <= last_us:
         count += ordered[index].received_us <= last_us
         index += 1
     return count
+
+
+def _late_begin(cut: _Cut, ordered: list[Event]) -> int:
+    """When the next call's begin was received, if it came after events that were this call's until then; else 0."""
+    if cut.ended_before is None:
+        return 0
+    late = ordered[cut.ended_before]
+    for event in ordered[cut.ended_before + 1 :]:
+        if _begins(event):
+            break
+        if event.received_us < late.received_us and (event.kind == "DIALER.SYNC" or not cut.is_over):
+            return late.received_us
+    return 0
+
+
+def _begins(event: Event) -> bool:
+    return event.kind in ("DIALER.DIALING", "DIALER.INCOMING") or event.facts["status"] in _BEGINS
 
 
 def _in_order(events: list[Event]) -> list[Event]:
@@ -120,12 +146,13 @@ def _cut(ordered: list[Event], idle_us: int) -> list[_Cut]:
     before_us: int | None = None
     for index, event in enumerate(ordered):
         now = cuts[-1] if cuts else None
-        is_begin = event.kind in ("DIALER.DIALING", "DIALER.INCOMING") or event.facts["status"] in _BEGINS
         is_stale = before_us is not None and event.at_us - before_us >= idle_us
         before_us = event.at_us
-        if is_begin and (now is None or now.is_over or is_stale):
+        if _begins(event) and (now is None or now.is_over or is_stale):
             if now is not None and not now.is_over:
                 now.is_timed_out = True
+            if now is not None:
+                now.ended_before = index
             cuts.append(_begin(event, now, index))
         elif now is not None:
             _add(event, now, cuts[-2] if len(cuts) > 1 else None)
@@ -151,27 +178,38 @@ def _add(event: Event, now: _Cut, before: _Cut | None) -> None:
 
 def _tell(agent: str, cut: _Cut, revised_by: int) -> Story:
     first, events = cut.events[0], cut.events
-    story = Story("aircall_bus", cut.takes_id, events, provider_call_id=cut.uuid, agent_id=agent)
+    told = _of_first_party(events)
+    story = Story("aircall_bus", cut.takes_id, events, provider_call_id=_uuid(cut, told), agent_id=agent)
     is_outbound = first.kind == "DIALER.DIALING" or first.facts["status"] == "connecting"
     story.direction = "outbound" if is_outbound else "inbound"
     story.direction = "internal" if first.facts["internal"] else story.direction
-    story.from_number = next((e.facts["from"] for e in events if e.facts["from"]), None)
-    story.to_number = next((e.facts["to"] for e in events if e.facts["to"]), None)
+    story.from_number = next((e.facts["from"] for e in told if e.facts["from"]), None)
+    story.to_number = next((e.facts["to"] for e in told if e.facts["to"]), None)
     story.raw_status = next((e.facts["status"] for e in reversed(events) if e.facts["status"]), None)
     story.started, story.is_timed_out = moment_of(first), cut.is_timed_out
-    story.ringings = _ringings(events, is_outbound)
+    story.ringings = _ringings(told, is_outbound)
     connected = [event for event in events if event.facts["status"] == "connected"]
     story.answered = first_of([event for event in connected if event.facts["flow"] == "regular"])
     story.answer_evidence = bool(connected)
     story.state = max(filter(None, map(_state, events)), key=_STATES.index, default="queued")
     story.revised_by = revised_by
-    hangups = [event.at_us for event in events if event.facts["status"] == "hanging"]
-    tagging = [event.at_us for event in events if event.facts["status"] == "mandatoryTagging"]
-    story.hangup_us = hangups[-1] if hangups else min(tagging, default=None)
+    hangups = [event.at_us for event in events if event.facts["status"] in ("hanging", "mandatoryTagging")]
+    story.hangup_us = min(hangups, default=None)
     story.talk_until_us = story.hangup_us
     if cut.is_over:
         _tell_end(story, events)
     return story
+
+
+def _of_first_party(events: list[Event]) -> list[Event]:
+    """The events without those that begin another party's leg once the call is connected."""
+    connected = next((i for i, event in enumerate(events) if event.facts["status"] == "connected"), len(events))
+    begins = ("DIALER.DIALING", "DIALER.INCOMING")
+    return [event for i, event in enumerate(events) if i < connected or event.kind not in begins]
+
+
+def _uuid(cut: _Cut, told: list[Event]) -> str | None:
+    return next((event.facts["uuid"] for event in told if event.facts["uuid"]), None)
 
 
 def _tell_end(story: Story, events: list[Event]) -> None:

@@ -66,6 +66,7 @@ def tell(call_id: str, events: list[Event]) -> Story:
     story.answer_evidence = "in_progress" in states
     ends = [event for event in ordered if _is_end(event)]
     if ends:
+        story.raw_status = ends[-1].facts["callStatus"]
         _tell_end(story, ends[-1])
     return story
 

@@ -73,6 +73,7 @@ def _tell_end(story: Story, ordered: list[Event]) -> None:
         story.answer_evidence |= bool(closings)
     else:
         end = ordered[last]
+        story.raw_status = end.facts["status"] or end.kind or None
         story.state, story.outcome, story.ended = "ended", _outcome(end), moment_of(end)
         errors = end.facts["errors"]
         story.failure_reason = text(errors[0].get("code")) if errors else None

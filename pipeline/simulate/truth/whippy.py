@@ -88,6 +88,7 @@ def tell(call_id: str, events: list[Event]) -> Story:
     story.answer_evidence = bool(started)
     story.state = "in_progress" if started else "queued"
     if ends:
+        story.raw_status = ends[-1].facts.get("status")
         _tell_end(story, ends[-1])
     return story
 
