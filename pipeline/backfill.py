@@ -18,8 +18,9 @@ from pipeline.assemble.fold import FOREVER_US
 from pipeline.lake import Lake, LakeHistory, LakeSink
 from pipeline.lake.rows import StoredRejection
 from pipeline.model import Rejection, Webhook
-from pipeline.normalise import Normaliser, Privacy
+from pipeline.normalise import Normaliser
 from pipeline.open_lake import open_lake
+from pipeline.privacy import privacy_of
 from pipeline.providers import providers
 from pipeline.settings import Settings
 
@@ -40,6 +41,7 @@ class Summary:
     """What a run did, told in one line."""
 
     webhooks: int = 0
+    calls: int = 0
     events: int = 0
     records: int = 0
     retracted: int = 0
@@ -49,9 +51,8 @@ class Summary:
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        told = (
-            f"{self.webhooks:,} webhooks, {self.events:,} new events, {self.records:,} call records written"
-        )
+        taken = f"{self.calls:,} calls" if self.calls else f"{self.webhooks:,} webhooks"
+        told = f"{taken}, {self.events:,} events, {self.records:,} call records written"
         for count, what in (
             (self.open_calls, "calls still open"),
             (self.retracted, "calls retracted"),
@@ -60,12 +61,6 @@ class Summary:
         ):
             told += f", {count:,} {what}" if count else ""
         return f"{told}, {self.seconds:.1f} s"
-
-
-def privacy_of(settings: Settings) -> Privacy:
-    """The privacy settings as the normaliser takes them."""
-    key = (settings.privacy_key or "").encode()
-    return Privacy(settings.privacy_numbers, key, settings.privacy_transcripts)
 
 
 def assembler_of(settings: Settings, history: LakeHistory) -> Assembler:

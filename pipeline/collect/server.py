@@ -9,7 +9,7 @@ import errno
 import logging
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -123,7 +123,7 @@ class Collector:
         if not verify(name, self._settings.providers[name], headers, body, received_us):
             return _answer(401, "the credentials are wrong, missing or expired")
         query = dict(request.query)
-        key = self._key_of(name, body, query)
+        key = self._key(name, body, query)
         prefix = self._settings.topic_prefix
         record = webhook_record(prefix, name, key, body, received_us, headers, query)
         try:
@@ -136,6 +136,13 @@ class Collector:
             return _answer(503, str(problem), OUTAGE_RETRY_SECONDS)
         self.metrics.stored_bytes.labels(name).inc(len(body))
         return _answer(202, "stored")
+
+    def _key(self, name: str, body: bytes, query: Mapping[str, str]) -> bytes | None:
+        try:
+            return self._key_of(name, body, query)
+        except Exception:  # a key is a convenience, and no reason to lose a webhook
+            log.exception("%s: no key for a webhook of %d bytes", name, len(body))
+            return None
 
     async def _live(self, request: web.Request) -> web.Response:
         return _answer(200, "alive")

@@ -6,10 +6,12 @@ Signatures are checked over the raw bytes. Where the provider signs a time, it m
 import base64
 import hashlib
 import hmac
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pipeline.collect.rsa import is_signed
 from pipeline.settings import ProviderAuth
 
 TOLERANCE_US = 5 * 60 * 1_000_000
@@ -29,12 +31,12 @@ def verify(provider: str, auth: ProviderAuth, headers: Headers, body: bytes, now
 def bearer(secret: bytes, headers: Headers, body: bytes, now_us: int) -> bool:
     """`Authorization: Bearer <token>`."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and _same(token.strip().encode(), secret)
+    return scheme.lower() == "bearer" and _same(token.strip(), secret)
 
 
 def _shared_secret(secret: bytes, headers: Headers, body: bytes, now_us: int) -> bool:
     """Interactly sends the secret itself (docs.interactly.ai/webhooks, seen 2026-08)."""
-    return _same(headers.get("x-interactly-secret", "").encode(), secret)
+    return _same(headers.get("x-interactly-secret", ""), secret)
 
 
 def _whippy(secret: bytes, headers: Headers, body: bytes, now_us: int) -> bool:
@@ -46,7 +48,7 @@ def _whippy(secret: bytes, headers: Headers, body: bytes, now_us: int) -> bool:
         return False
     digest = hmac.digest(secret, parts[1].encode() + b"." + body, hashlib.sha256)
     given = parts[2].replace("-", "+").replace("_", "/")
-    return _same(given.encode(), base64.b64encode(digest).rstrip(b"="))
+    return _same(given, base64.b64encode(digest).rstrip(b"="))
 
 
 def _freeclimb(secret: bytes, headers: Headers, body: bytes, now_us: int) -> bool:
@@ -59,11 +61,20 @@ def _freeclimb(secret: bytes, headers: Headers, body: bytes, now_us: int) -> boo
     if len(times) != 1 or not _is_recent(times[0], now_us):
         return False
     digest = hmac.digest(secret, times[0].encode() + b"." + body, hashlib.sha256).hex().encode()
-    return sum(_same(value.lower().encode(), digest) for name, value in fields if name == "v1") > 0
+    return sum(_same(value.lower(), digest) for name, value in fields if name == "v1") > 0
 
 
-def _unsupported(secret: bytes, headers: Headers, body: bytes, now_us: int) -> bool:
-    return False
+def _recho(secret: bytes, headers: Headers, body: bytes, now_us: int) -> bool:
+    """`x-recho-signature` (base64) over `<x-recho-timestamp>.<body>`, by the key of Recho's dashboard."""
+    seconds = headers.get("x-recho-timestamp", "")
+    if not _is_recent(seconds, now_us):
+        return False
+    try:
+        signature = base64.b64decode(headers.get("x-recho-signature", ""), validate=True)
+        return is_signed(secret, signature, seconds.encode() + b"." + body)
+    except ValueError:
+        # Not base64, or the secret is no public key: `doctor` says the latter.
+        return False
 
 
 #: how `auth = "signature"` is checked; a provider that signs nothing falls back to its token
@@ -71,7 +82,7 @@ SIGNATURES: Mapping[str, Callable[[bytes, Headers, bytes, int], bool]] = {
     "interactly": _shared_secret,
     "whippy": _whippy,
     "freeclimb": _freeclimb,
-    "recho": _unsupported,
+    "recho": _recho,
 }
 
 
@@ -81,12 +92,15 @@ def _is_recent(seconds: str, now_us: int) -> bool:
     )
 
 
-def _same(given: bytes, right: bytes) -> bool:
-    return bool(right) and hmac.compare_digest(given, right)
+def _same(given: str, right: bytes) -> bool:
+    # A header may hold any bytes; aiohttp hands over those that are no UTF-8 as surrogates.
+    return bool(right) and hmac.compare_digest(given.encode("utf-8", "surrogateescape"), right)
 
 
 def _secret_bytes(secret: str) -> bytes:
-    """The secret itself, or the PEM file that it names; read anew each time, so that it may be replaced."""
-    if secret.endswith((".pem", ".pub")) and Path(secret).expanduser().is_file():
-        return Path(secret).expanduser().read_bytes()
+    """The secret itself, or the file that it names; read anew each time, so that it may be replaced."""
+    if secret.endswith((".pem", ".pub", ".key")) or secret.startswith(("/", "./", "~")):
+        path = os.path.expanduser(secret)  # noqa: PTH111  as the next line
+        if os.path.isfile(path):  # noqa: PTH113  unlike pathlib's it bears a token too long for a path
+            return Path(path).read_bytes().strip()
     return secret.encode()

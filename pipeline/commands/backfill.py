@@ -44,7 +44,7 @@ def replay(lake: Path | None, config: Path | None, dry_run: bool) -> None:
     What is understood now leaves the quarantine; running it twice changes nothing.
     """
     settings = settings_of(lake, config)
-    from pipeline.backfill import replay as run
+    from pipeline.replay import replay as run
 
     with progress_on_terminal("replay") as progress:
         summary = run(settings, dry_run=dry_run, progress=progress)
@@ -62,7 +62,7 @@ def rebuild(lake: Path | None, config: Path | None, first: datetime, last: datet
     if last < first:
         raise click.UsageError("--to is before --from.")
     settings = settings_of(lake, config)
-    from pipeline.backfill import rebuild as run
+    from pipeline.rebuild import rebuild as run
 
     summary = run(settings, _date(first), _date(last))
     click.echo(str(summary))

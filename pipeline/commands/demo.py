@@ -10,14 +10,14 @@ from pipeline.commands.options import command, settings_of
 @command(example="callfold demo --calls 2000 --seed 7")
 @click.option("--calls", type=click.IntRange(1), default=2000, show_default=True, help="Calls to simulate.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same webhooks.")
-@click.option("--keep", is_flag=True, help="Keep the lake afterwards, to look around in.")
-def demo(lake: Path | None, config: Path | None, calls: int, seed: int, keep: bool) -> int:
+def demo(lake: Path | None, config: Path | None, calls: int, seed: int) -> int:
     """Run everything on simulated calls, and prove the result right.
 
     Starts an embedded broker, a collector and a worker, posts webhooks of all five providers, prints the KPIs,
     writes an HTML report. Exits 0 only if every call is in the lake once and right.
+    Works in the folder ./demo, or in the one that --lake names, and leaves it there to look around in.
     """
-    settings = settings_of(lake, config)
+    settings = settings_of(None, config)
     from pipeline.demo import demo as run
 
-    return run(settings, calls=calls, seed=seed, keep=keep)
+    return run(settings, lake or Path("demo"), calls=calls, seed=seed)

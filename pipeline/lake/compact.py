@@ -54,7 +54,14 @@ class _Dataset(NamedTuple):
 
 
 _DATASETS: Final = (
-    _Dataset("call_events", "call_events", "event_id", "published_at desc", "true", "stream_key, event_at, event_id"),
+    _Dataset(
+        "call_events",
+        "call_events",
+        "event_id",
+        "published_at desc",
+        "true",
+        "stream_key, event_at, event_id",
+    ),
     _Dataset(
         "calls",
         "calls",
@@ -71,7 +78,9 @@ _DATASETS: Final = (
         "not is_retracted",
         "provider, call_key, revision",
     ),
-    _Dataset("webhooks", "webhooks", "webhook_id", "published_at desc", "true", "provider, received_at, webhook_id"),
+    _Dataset(
+        "webhooks", "webhooks", "webhook_id", "published_at desc", "true", "provider, received_at, webhook_id"
+    ),
     _Dataset(
         "quarantine",
         "quarantine",

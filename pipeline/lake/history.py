@@ -1,6 +1,7 @@
 """The way back from the lake to the fold: the events are the state, so memory can be filled from them again."""
 
 from collections.abc import Collection, Iterable, Mapping
+from datetime import date
 from typing import Any
 
 import duckdb
@@ -83,6 +84,20 @@ class LakeHistory:
                 where state <> 'ended' and not is_retracted
                 order by stream_key
                 """
+            ).fetchall()
+        return [stream_key for (stream_key,) in found]
+
+    def streams_between(self, first: date, last: date) -> list[str]:
+        """Streams with a call that starts, or an event that happened, between two UTC dates, both included."""
+        with self._connect() as connection:
+            found = connection.execute(
+                f"""
+                select stream_key from {self._all("calls")} where date between $first and $last
+                union
+                select stream_key from {self._all("call_events")} where date between $first and $last
+                order by stream_key
+                """,
+                {"first": first, "last": last},
             ).fetchall()
         return [stream_key for (stream_key,) in found]
 

@@ -1,6 +1,7 @@
 """Shows rows on a terminal: as a box, or one record under the other where the terminal is too narrow."""
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ ROW_LIMIT: Final = 10_000
 NARROWEST: Final = 8
 """A column squeezed to fewer characters than this cannot be read any more."""
 _UNBOUNDED: Final = 100_000
+_IDLE_DIGITS: Final = re.compile(r"(?<=:\d\d)(?:\.0+|(\.\d*?[1-9])0*)Z$")
 
 
 def print_table(console: Console, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -37,7 +39,7 @@ def cell_text(value: Any) -> str:
         return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.3f}"
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False)
-    return str(value).replace(".000000Z", "Z")
+    return _IDLE_DIGITS.sub(r"\1Z", str(value))
 
 
 def _fits(console: Console, names: Sequence[str], texts: Sequence[Sequence[str]]) -> bool:
@@ -59,7 +61,7 @@ def _box(names: Sequence[str], rows: Sequence[Sequence[Any]], texts: Sequence[Se
 
 def _print_records(console: Console, names: Sequence[str], texts: Sequence[Sequence[str]]) -> None:
     for number, row in enumerate(texts, start=1):
-        console.rule(Text(f"row {number}"), align="left", characters="─")
+        console.rule(Text(f"row {number}"), align="left", characters="─", style="dim")
         record = Table(box=None, show_header=False, pad_edge=False)
         record.add_column(style="bold", no_wrap=True)
         record.add_column(overflow="fold")

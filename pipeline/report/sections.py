@@ -7,7 +7,7 @@ from typing import Final
 from pipeline.report.figures import Outcomes, Ratio, Report
 
 NOTHING: Final = "–"
-MOST_REASONS: Final = 40
+MOST_REASONS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)

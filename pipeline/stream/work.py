@@ -5,10 +5,11 @@ import logging
 import time
 from collections.abc import Callable
 
-from pipeline.backfill import assembler_of, privacy_of
+from pipeline.backfill import assembler_of
 from pipeline.lake import Lake, LakeHistory, LakeSink
 from pipeline.normalise import Normaliser
 from pipeline.open_lake import open_lake
+from pipeline.privacy import privacy_of
 from pipeline.providers import provider_names, providers
 from pipeline.settings import Settings
 from pipeline.stream.app import StreamApp, build_app

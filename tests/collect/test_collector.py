@@ -8,9 +8,11 @@ import io
 import itertools
 import json
 import socket
+import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +22,9 @@ from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.collect.hold_back import PARTITION_LIMIT_BYTES, HoldBack
 from pipeline.collect.server import Collector
+from pipeline.collect.verify import verify
 from pipeline.errors import UserError
-from pipeline.settings import load_settings
+from pipeline.settings import ProviderAuth, load_settings
 from pipeline.stream.embedded import EmbeddedBroker
 from pipeline.stream.topics import bootstrap_servers
 
@@ -40,6 +43,8 @@ def broker() -> Iterator[EmbeddedBroker]:
 
 
 def key_of(provider: str, body: bytes, query: Mapping[str, str]) -> bytes | None:
+    if body == b"broken":
+        raise ValueError(body)
     return b"freeclimb:c1" if body == BODY else None
 
 
@@ -123,8 +128,9 @@ def test_a_body_that_cannot_be_understood_is_stored_too(broker: EmbeddedBroker) 
     async def script(scene: Scene) -> None:
         assert await scene.status("/webhooks/recho", b"\xff\x00 not json") == 202
         assert await scene.status("/webhooks/recho", b"") == 202
-        records = await scene.stored("recho", 2)
-        assert {record.value for record in records} == {b"\xff\x00 not json", b""}
+        assert await scene.status("/webhooks/recho", b"broken") == 202
+        records = await scene.stored("recho", 3)
+        assert {record.value for record in records} == {b"\xff\x00 not json", b"", b"broken"}
         assert {record.key for record in records} == {None}
 
     play(broker.url, script)
@@ -188,6 +194,7 @@ def test_only_the_right_credentials_are_accepted(broker: EmbeddedBroker) -> None
         assert await tried("recho", Authorization="bearer new") == 202
         assert await tried("recho", Authorization="Bearer olds") == 401
         assert await tried("recho", Authorization="Basic old") == 401
+        assert await tried("recho", Authorization="Bearer \udcff") == 401
         assert await tried("recho") == 401
         assert await tried("interactly", x_interactly_secret="s3cret") == 202
         assert await tried("interactly", x_interactly_secret="") == 401
@@ -209,6 +216,33 @@ def test_only_the_right_credentials_are_accepted(broker: EmbeddedBroker) -> None
         assert len(await scene.stored("recho", 2)) == 2
 
     play(broker.url, script, environ)
+
+
+def test_recho_signs_with_its_private_key(tmp_path: Path) -> None:
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    subprocess.run(["openssl", "genrsa", "-out", private, "2048"], check=True, capture_output=True)
+    subprocess.run(
+        ["openssl", "rsa", "-in", private, "-pubout", "-out", public], check=True, capture_output=True
+    )
+    now = int(time.time())
+
+    def headers(at: int, signed_at: int) -> dict[str, str]:
+        message = f"{signed_at}.".encode() + BODY
+        command = ["openssl", "dgst", "-sha256", "-sign", private]
+        signature = subprocess.run(command, input=message, check=True, capture_output=True).stdout
+        return {"x-recho-timestamp": str(at), "x-recho-signature": base64.b64encode(signature).decode()}
+
+    right = headers(now, now)
+    for secret in (str(public), public.read_text(), public.read_text().replace("\n", "\\n")):
+        auth = ProviderAuth("signature", (secret,))
+        assert verify("recho", auth, right, BODY, now * 1_000_000)
+        assert not verify("recho", auth, right, BODY + b" ", now * 1_000_000)
+        assert not verify("recho", auth, headers(now, now - 1), BODY, now * 1_000_000)
+        assert not verify("recho", auth, headers(now - 301, now - 301), BODY, now * 1_000_000)
+        assert not verify("recho", auth, right | {"x-recho-signature": "AAAA"}, BODY, now * 1_000_000)
+        assert not verify("recho", auth, right | {"x-recho-signature": "é"}, BODY, now * 1_000_000)
+        assert not verify("recho", auth, {}, BODY, now * 1_000_000)
+    assert not verify("recho", ProviderAuth("signature", ("no key",)), right, BODY, now * 1_000_000)
 
 
 def test_health_and_metrics_tell_what_happened(broker: EmbeddedBroker) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from pipeline.errors import CallfoldError, UserError
 from pipeline.query.run import run_query
+from pipeline.query.tables import cell_text, print_table
 from pipeline.query.views import connect
 
 _BUILDER = runpy.run_path(str(Path(__file__).parents[1] / "sql" / "conftest.py"))
@@ -125,10 +127,6 @@ def test_a_table_off_a_terminal_is_neither_cut_nor_wrapped(lake: Any) -> None:
 
 
 def test_a_table_too_wide_for_the_terminal_is_shown_record_by_record() -> None:
-    from rich.console import Console
-
-    from pipeline.query.tables import print_table
-
     stream = StringIO()
     console = Console(file=stream, force_terminal=True, width=60, color_system=None)
     print_table(console, [f"column_{number}" for number in range(20)], [tuple(range(20))])
@@ -214,3 +212,21 @@ def test_a_lake_is_read_by_a_relative_path(lake: Any, monkeypatch: pytest.Monkey
 
 def test_times_are_utc_in_the_session(lake: Any) -> None:
     assert parsed(lake, "select current_setting('TimeZone') as zone") == [{"zone": "UTC"}]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("2026-03-05T09:21:19.627000Z", "2026-03-05T09:21:19.627Z"),
+        ("2026-03-05T09:21:10.000000Z", "2026-03-05T09:21:10Z"),
+        ("2026-03-05T09:21:19.000001Z", "2026-03-05T09:21:19.000001Z"),
+        ("1.500Z", "1.500Z"),
+        (None, ""),
+        (True, "true"),
+        (0.25, "0.25"),
+        (1234567.5, "1234567.500"),
+        ({"a": [1]}, '{"a": [1]}'),
+    ],
+)
+def test_cells_of_a_table_are_short(value: Any, shown: str) -> None:
+    assert cell_text(value) == shown

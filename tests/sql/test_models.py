@@ -1,6 +1,7 @@
 """Every model is a SELECT with a .yml beside it that states its grain and its columns, and follows the house style."""
 
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from pipeline.query.views import models, sql_folder, views_sql
 SQL_FILES = sorted(sql_folder().glob("*/*.sql"))
 VIEWS = [path for path in SQL_FILES if path.parent.name != "checks"]
 CHECKS = [path for path in SQL_FILES if path.parent.name == "checks"]
-HIDDEN = {"key_hash", "published_at", "is_retracted", "stream_key"}
+Described = dict[str, list[tuple[str, str]]]
+_BUILDER = runpy.run_path(str(Path(__file__).parent / "conftest.py"))
 
 CALL_COLUMNS = """
 call_key VARCHAR, provider VARCHAR, call_id VARCHAR, provider_call_id VARCHAR, parent_call_id VARCHAR, is_root BOOLEAN,
@@ -49,32 +51,35 @@ def _stated(name: str) -> dict[str, Any]:
     return stated
 
 
-def _described(lake: Any, view: str) -> list[tuple[str, str]]:
-    connection = lake.connect()
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[str, str]]]:
+    """The columns and types of every view, over a lake without calls."""
+    connection = _BUILDER["Lake"](tmp_path_factory.mktemp("models") / "lake").connect()
     try:
-        rows = connection.sql(f"describe {view}").fetchall()
+        views = {name: connection.sql(f"describe {name}").fetchall() for name in models()}
     finally:
         connection.close()
-    return [(row[0], row[1].replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ")) for row in rows]
+    short = {"TIMESTAMP WITH TIME ZONE": "TIMESTAMPTZ"}
+    return {name: [(row[0], short.get(row[1], row[1])) for row in rows] for name, rows in views.items()}
 
 
 @pytest.mark.parametrize("view", ["calls", "open_calls", "call_revisions"])
-def test_the_columns_of_calls_have_their_promised_types_and_order(lake: Any, view: str) -> None:
+def test_the_columns_of_calls_have_their_promised_types_and_order(described: Described, view: str) -> None:
     promised = [tuple(pair.split()) for pair in CALL_COLUMNS.replace("\n", " ").split(",")]
-    assert _described(lake, view) == promised
+    assert described[view] == promised
 
 
 @pytest.mark.parametrize("view", ["call_events", "webhooks", "quarantine"])
-def test_datasets_show_all_columns_but_the_bookkeeping(lake: Any, view: str) -> None:
+def test_datasets_show_all_columns_but_the_bookkeeping(described: Described, view: str) -> None:
     hidden = {"key_hash", "published_at", "is_resolved"}
-    assert [name for name, _ in _described(lake, view)] == [n for n in SCHEMAS[view].names if n not in hidden]
+    assert [name for name, _ in described[view]] == [n for n in SCHEMAS[view].names if n not in hidden]
 
 
 @pytest.mark.parametrize("view", sorted(KPI_COLUMNS))
-def test_kpi_views_have_at_least_the_promised_columns(lake: Any, view: str) -> None:
-    described = dict(_described(lake, view))
-    assert set(KPI_COLUMNS[view].split()) <= described.keys()
-    assert not {kind for kind in described.values() if kind in ("HUGEINT", "UHUGEINT")}
+def test_kpi_views_have_at_least_the_promised_columns(described: Described, view: str) -> None:
+    columns = dict(described[view])
+    assert set(KPI_COLUMNS[view].split()) <= columns.keys()
+    assert not {kind for kind in columns.values() if kind in ("HUGEINT", "UHUGEINT")}
 
 
 @pytest.mark.parametrize("path", SQL_FILES, ids=lambda path: path.stem)
@@ -93,10 +98,10 @@ def test_every_check_states_why_and_how_bad(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", VIEWS, ids=lambda path: path.stem)
-def test_the_yml_describes_exactly_the_columns_of_the_view(lake: Any, path: Path) -> None:
+def test_the_yml_describes_exactly_the_columns_of_the_view(described: Described, path: Path) -> None:
     stated = _stated(path.stem)
     columns = stated["columns"] if "columns" in stated else _stated(stated["columns_of"])["columns"]
-    assert list(columns) == [name for name, _ in _described(lake, path.stem)]
+    assert list(columns) == [name for name, _ in described[path.stem]]
     assert stated["exclusions"]
 
 

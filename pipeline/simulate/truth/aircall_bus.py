@@ -203,7 +203,9 @@ def _tell(agent: str, cut: _Cut, revised_by: int) -> Story:
 
 def _of_first_party(events: list[Event]) -> list[Event]:
     """The events without those that begin another party's leg once the call is connected."""
-    connected = next((i for i, event in enumerate(events) if event.facts["status"] == "connected"), len(events))
+    connected = next(
+        (i for i, event in enumerate(events) if event.facts["status"] == "connected"), len(events)
+    )
     begins = ("DIALER.DIALING", "DIALER.INCOMING")
     return [event for i, event in enumerate(events) if i < connected or event.kind not in begins]
 
