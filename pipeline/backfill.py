@@ -101,9 +101,9 @@ def backfill(
 def _complain(line: UnreadableLine, summary: Summary) -> None:
     summary.unreadable += 1
     if summary.unreadable <= COMPLAINTS_SHOWN:
-        print(line, file=sys.stderr)
+        sys.stderr.write(f"{line}\n")
     elif summary.unreadable == COMPLAINTS_SHOWN + 1:
-        print("further unreadable lines are counted, not named", file=sys.stderr)
+        sys.stderr.write("further unreadable lines are counted, not named\n")
 
 
 def run(

@@ -117,7 +117,7 @@ def _serving(lake: Path, log: Path) -> Iterator[tuple[str, Any]]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CALLFOLD_")}
     environment = kept | accepted | {"CALLFOLD_FLUSH_SECONDS": "1", "CALLFOLD_HTTP_PORT": str(port)}
     with log.open("wb") as out:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603  our own program
             [sys.executable, "-m", "pipeline.cli", "serve", "--lake", str(lake), "--config", os.devnull],
             env=environment,
             stdout=out,
@@ -150,7 +150,7 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with urllib.request.urlopen(f"{url}/health/ready", timeout=1):
+            with urllib.request.urlopen(f"{url}/health/ready", timeout=1):  # noqa: S310  our own address
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)

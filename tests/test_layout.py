@@ -12,7 +12,7 @@ MAX_LINES = 400
 ANYWHERE = {"errors", "settings", "setting_readers", "topic_names"}
 """May be imported by all but `model` and `providers`; they import one another at most."""
 STEPS = {"archive", "collect", "normalise", "assemble", "lake", "query", "report", "simulate"}
-SHELLS = {"stream", "open_lake", "upkeep", "backfill", "doctor", "demo"}
+SHELLS = {"stream", "open_lake", "privacy", "upkeep", "backfill", "rebuild", "replay", "doctor", "demo"}
 """What joins the steps."""
 EDGE = {"commands", "cli"}
 

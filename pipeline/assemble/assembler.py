@@ -31,9 +31,11 @@ class NoHistory:
     """A history of nothing, for streams that are whole in memory."""
 
     def knows(self, stream_key: str) -> bool:
+        """Never."""
         return False
 
     def remember(self, stream_keys: Collection[str]) -> Mapping[str, Remembered]:
+        """Nothing."""
         return {}
 
 
@@ -58,7 +60,7 @@ class Changes(NamedTuple):
 
 
 class _Stream:
-    __slots__ = ("agent", "events", "fresh", "last_us", "partition", "placed", "published", "kept_from")
+    __slots__ = ("agent", "events", "fresh", "kept_from", "last_us", "partition", "placed", "published")
 
     def __init__(self, partition: int, agent: bool) -> None:
         self.partition = partition

@@ -10,8 +10,6 @@ from pipeline.topic_names import webhooks_topic
 
 KeyOf = Callable[[str, bytes, Mapping[str, str]], bytes | None]
 
-#: signed times and what else decides a meaning; never credentials
-KEPT_HEADERS = ("freeclimb-signature", "x-whippy-signature", "x-recho-timestamp")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -40,11 +38,12 @@ def webhook_record(
     received_us: int,
     headers: Mapping[str, str],
     query: Mapping[str, str],
+    kept_headers: tuple[str, ...] = (),
 ) -> StoredWebhook:
     """The record: body untouched, and in its headers what was seen around it."""
     seen = [("provider", provider), ("received-at", iso_utc(received_us))]
     if query:
         seen.append(("query", json.dumps(dict(query), ensure_ascii=False, separators=(",", ":"))))
-    seen += [(f"http.{name}", headers[name]) for name in KEPT_HEADERS if name in headers]
+    seen += [(f"http.{name}", headers[name]) for name in kept_headers if name in headers]
     encoded = [(name, value.encode("utf-8", "surrogateescape")) for name, value in seen]
     return StoredWebhook(webhooks_topic(prefix, provider), key, body, encoded)

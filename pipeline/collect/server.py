@@ -9,7 +9,7 @@ import errno
 import logging
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -20,6 +20,7 @@ from pipeline.collect.received import KeyOf, ReceiptClock, webhook_record
 from pipeline.collect.sink import KeptBackError, TooLargeError, WebhookSink
 from pipeline.collect.verify import verify
 from pipeline.errors import DestinationUnavailable, UserError
+from pipeline.providers import providers
 from pipeline.settings import Settings
 from pipeline.topic_names import worker_group
 
@@ -119,13 +120,14 @@ class Collector:
         except web.HTTPRequestEntityTooLarge:
             return _answer(413, f"the body is over {limit} bytes")
         received_us = self._clock.now_us()
+        provider = providers()[name]
         headers = {key.lower(): value for key, value in request.headers.items()}
-        if not verify(name, self._settings.providers[name], headers, body, received_us):
+        if not verify(provider.is_signed, self._settings.providers[name], headers, body, received_us):
             return _answer(401, "the credentials are wrong, missing or expired")
         query = dict(request.query)
         key = self._key(name, body, query)
         prefix = self._settings.topic_prefix
-        record = webhook_record(prefix, name, key, body, received_us, headers, query)
+        record = webhook_record(prefix, name, key, body, received_us, headers, query, provider.kept_headers)
         try:
             await self._sink.store(record)
         except TooLargeError:
@@ -157,8 +159,10 @@ class Collector:
         return web.Response(body=self.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def run_collector(settings: Settings, broker_url: str, key_of: KeyOf) -> None:
-    """Run a collector as the whole program, until SIGTERM or Ctrl-C."""
+def run_collector(
+    settings: Settings, broker_url: str, key_of: KeyOf, on_ready: Callable[[], None] | None = None
+) -> None:
+    """Run a collector as the whole program, until SIGTERM or Ctrl-C; `on_ready` once it listens."""
 
     async def run() -> None:
         stopping = asyncio.Event()
@@ -167,6 +171,8 @@ def run_collector(settings: Settings, broker_url: str, key_of: KeyOf) -> None:
         collector = Collector(settings, broker_url, key_of)
         await collector.start()
         log.info("collecting on %s", collector.url)
+        if on_ready is not None:
+            on_ready()
         await stopping.wait()
         await collector.stop()
 

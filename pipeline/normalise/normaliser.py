@@ -41,7 +41,7 @@ class Normaliser:
             )
         try:
             found = provider.events(webhook)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, it must not stop the stream
             # Our fault, but no reason to lose the webhook or to stop the stream: it is replayed after the fix.
             where = traceback.extract_tb(error.__traceback__)[-1]
             message = f"{type(error).__name__} in {where.name}, line {where.lineno}"

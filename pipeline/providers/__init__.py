@@ -4,6 +4,8 @@ A provider module offers
 
 * `KEYED_BY`: `"call"` if its webhooks name the call, `"agent"` if calls are cut out of an agent's stream;
 * `REDACTED`: a `Redacted`, the payload's field names that hold secrets, numbers and conversation;
+* `KEPT_HEADERS`: request headers that decide a meaning or are needed to check it again; never credentials;
+* `is_signed(secret, headers, body, now_us)`: whether the request proves by its signature where it comes from;
 * `stream_key(body, query)`: the Kafka key of a webhook, or None when it cannot be told cheaply;
 * `events(webhook)`: the normalised events, or a `Rejection`. Pure: no clock, no I/O.
 
@@ -20,8 +22,9 @@ from typing import Literal, NamedTuple
 from pipeline.model import CallEvent, Rejection, Webhook
 from pipeline.providers._payload import instant as read_instant
 from pipeline.providers._redacted import Redacted
+from pipeline.providers._signature import is_bearer
 
-__all__ = ["Provider", "Redacted", "provider_names", "providers", "read_instant"]
+__all__ = ["Provider", "Redacted", "is_bearer", "provider_names", "providers", "read_instant"]
 
 
 class Provider(NamedTuple):
@@ -30,6 +33,8 @@ class Provider(NamedTuple):
     name: str
     keyed_by: Literal["call", "agent"]
     redacted: Redacted
+    kept_headers: tuple[str, ...]
+    is_signed: Callable[[bytes, Mapping[str, str], bytes, int], bool]
     stream_key: Callable[[bytes, Mapping[str, str]], str | None]
     events: Callable[[Webhook], list[CallEvent] | Rejection]
 
@@ -43,7 +48,13 @@ def providers() -> Mapping[str, Provider]:
             continue
         module = importlib.import_module(f"{__name__}.{info.name}")
         found[info.name] = Provider(
-            info.name, module.KEYED_BY, module.REDACTED, module.stream_key, module.events
+            info.name,
+            module.KEYED_BY,
+            module.REDACTED,
+            module.KEPT_HEADERS,
+            module.is_signed,
+            module.stream_key,
+            module.events,
         )
     return MappingProxyType(found)
 

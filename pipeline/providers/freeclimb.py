@@ -13,8 +13,10 @@ from pipeline.model import CallEvent, Outcome, Rejection, State, Webhook, call_k
 from pipeline.model.vocabulary import EndTrigger
 from pipeline.providers._payload import bad_shape, decode, event_id, instant, missing, seconds, text
 from pipeline.providers._redacted import Redacted
+from pipeline.providers._signature import is_recent, is_same, timed_digest
 
 KEYED_BY: Final[Literal["call", "agent"]] = "call"
+KEPT_HEADERS: Final[tuple[str, ...]] = ("freeclimb-signature",)
 REDACTED: Final = Redacted(numbers=frozenset({"from", "to"}))
 SIGNATURE_HEADER: Final = "freeclimb-signature"
 
@@ -54,6 +56,19 @@ class _Body(msgspec.Struct, rename="camel"):
     call_ended_reason: Any = None
     parent_call_id: Any = None
     recording_url: Any = None
+
+
+def is_signed(secret: bytes, headers: Mapping[str, str], body: bytes, now_us: int) -> bool:
+    """`t=<seconds>,v1=<hex>,v1=<hex>` over `<seconds>.<body>`; while a secret is changed any v1 may be the right one.
+
+    https://docs.freeclimb.com/docs/verifying-request-signatures
+    """
+    fields = [part.strip().partition("=")[::2] for part in headers.get(SIGNATURE_HEADER, "").split(",")]
+    times = [value for name, value in fields if name == "t"]
+    if len(times) != 1 or not is_recent(times[0], now_us):
+        return False
+    digest = timed_digest(secret, times[0], body).hex().encode()
+    return sum(is_same(value.lower(), digest) for name, value in fields if name == "v1") > 0
 
 
 def stream_key(body: bytes, query: Mapping[str, str]) -> str | None:

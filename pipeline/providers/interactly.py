@@ -24,8 +24,10 @@ from pipeline.providers._payload import (
     text,
 )
 from pipeline.providers._redacted import Redacted
+from pipeline.providers._signature import is_same
 
 KEYED_BY: Final[Literal["call", "agent"]] = "call"
+KEPT_HEADERS: Final[tuple[str, ...]] = ()
 REDACTED: Final = Redacted(
     # `assistantServer` is the receiver's own webhook configuration, its Authorization header included.
     secrets=frozenset({"assistantServer", "authorization", "Authorization", "x-interactly-secret", "secret"}),
@@ -95,6 +97,11 @@ class _Message(msgspec.Struct):
 
 class _Body(msgspec.Struct):
     message: _Message | None = None
+
+
+def is_signed(secret: bytes, headers: Mapping[str, str], body: bytes, now_us: int) -> bool:
+    """Interactly sends the secret itself, as `x-interactly-secret`, and signs nothing."""
+    return is_same(headers.get("x-interactly-secret", ""), secret)
 
 
 def stream_key(body: bytes, query: Mapping[str, str]) -> str | None:

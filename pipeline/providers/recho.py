@@ -4,14 +4,17 @@
 `body.errors` and nothing else. The payload holds no time, so all times are times of receipt.
 """
 
+import base64
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from pipeline.model import CallEvent, Outcome, Rejection, State, Webhook, call_key
 from pipeline.providers._payload import bad_shape, canonical, decode_any, event_id, mapping, missing, text
 from pipeline.providers._redacted import Redacted
+from pipeline.providers._signature import is_recent, is_rsa_signed
 
 KEYED_BY: Final[Literal["call", "agent"]] = "call"
+KEPT_HEADERS: Final[tuple[str, ...]] = ("x-recho-timestamp",)
 REDACTED: Final = Redacted(secrets=frozenset({"authConfig", "authorization", "Authorization"}))
 
 # https://dev-developers.recho-ai.com/en/webhooks/call-status: the same CALLING means ringing on an outbound call
@@ -45,6 +48,21 @@ ERROR_OUTCOME: Final[dict[str, Outcome]] = {
     "CONCURRENCY_LIMIT_EXCEEDED": "limit_reached",
 }
 DIRECTION: Final[dict[str, Literal["inbound", "outbound"]]] = {"INBOUND": "inbound", "OUTBOUND": "outbound"}
+
+
+def is_signed(secret: bytes, headers: Mapping[str, str], body: bytes, now_us: int) -> bool:
+    """`x-recho-signature` (Base64) over `<x-recho-timestamp>.<body>`, by the key whose public half the dashboard shows.
+
+    https://dev-developers.recho-ai.com/en/webhooks/authentication
+    """
+    stated = headers.get("x-recho-timestamp", "")
+    if not is_recent(stated, now_us):
+        return False
+    try:
+        signature = base64.b64decode(headers.get("x-recho-signature", ""), validate=True)
+    except ValueError:
+        return False
+    return is_rsa_signed(secret, signature, stated.encode() + b"." + body)
 
 
 def stream_key(body: bytes, query: Mapping[str, str]) -> str | None:

@@ -4,6 +4,8 @@ Two generations of payload are on that page, the newer with `metadata` and an en
 the call; `conversation_id` spans many calls with one contact, and `request_id` may repeat over different events.
 """
 
+import base64
+import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
@@ -13,8 +15,10 @@ from pipeline.model import CallEvent, Outcome, Rejection, State, Webhook, call_k
 from pipeline.model.vocabulary import EndTrigger
 from pipeline.providers._payload import bad_shape, decode, event_id, instant, mapping, missing, seconds, text
 from pipeline.providers._redacted import Redacted
+from pipeline.providers._signature import is_recent, is_same, timed_digest
 
 KEYED_BY: Final[Literal["call", "agent"]] = "call"
+KEPT_HEADERS: Final[tuple[str, ...]] = ("x-whippy-signature",)
 REDACTED: Final = Redacted(
     secrets=frozenset({"authorization", "Authorization"}),
     numbers=frozenset({"from", "to"}),
@@ -67,6 +71,17 @@ class _Body(msgspec.Struct):
     event: Any = None
     created_at: Any = None
     request_id: Any = None
+
+
+def is_signed(secret: bytes, headers: Mapping[str, str], body: bytes, now_us: int) -> bool:
+    """`<name>=<seconds>,<name>=<Base64 without padding>` over `<seconds>.<body>`; the names are not documented."""
+    parts = re.fullmatch(
+        r"\s*\w+=(\d+)\s*,\s*\w+=([A-Za-z0-9+/_-]+)=*\s*", headers.get("x-whippy-signature", "")
+    )
+    if parts is None or not is_recent(parts[1], now_us):
+        return False
+    given = parts[2].replace("-", "+").replace("_", "/")
+    return is_same(given, base64.b64encode(timed_digest(secret, parts[1], body)).rstrip(b"="))
 
 
 def stream_key(body: bytes, query: Mapping[str, str]) -> str | None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -107,8 +108,12 @@ class _Supervisor:
 
     def run(self, stopping: threading.Event) -> int:
         """Until `stopping`; the exit code."""
-        worker = self._start(_worker_process)
-        collector = self._start(_collector_process)
+        collector, listening = self._start(_collector_process)
+        while not listening.wait(0.1):
+            if stopping.is_set() or not collector.is_alive():
+                # Its own line, on a port in use say, has told why.
+                return self._stop(collector)
+        worker, _ = self._start(_worker_process)
         failed = False
         while not stopping.wait(0.2):
             if not collector.is_alive():
@@ -119,22 +124,24 @@ class _Supervisor:
                     failed = True
                     break
                 stopping.wait(RESTART_SECONDS)
-                worker = self._start(_worker_process)
+                worker, _ = self._start(_worker_process)
         code = self._stop(collector)
         if worker.is_alive() and not failed:
             self._drain(worker)
         return max(code, self._stop(worker), int(failed))
 
-    def _start(self, target: Callable[..., None]) -> BaseProcess:
+    def _start(self, target: Callable[..., None]) -> tuple[BaseProcess, Event]:
+        """A process, and what it sets once it does its work."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
         level = logging.getLogger("pipeline").level
-        process = context.Process(target=target, args=(self._settings, self._broker_url, ours, level))
+        ready = context.Event()
+        process = context.Process(target=target, args=(self._settings, self._broker_url, ours, ready, level))
         process.start()
         # The child sees our death by the pipe's end.
         ours.close()
         self._alive.append(theirs)
-        return process
+        return process, ready
 
     def _may_restart(self, worker: BaseProcess) -> bool:
         now = time.monotonic()
@@ -192,12 +199,16 @@ async def _is_drained(prefix: str, broker_url: str) -> bool:
     return True
 
 
-def _worker_process(settings: Settings, broker_url: str, parent: Connection, level: int) -> None:
-    _as_process(parent, level, lambda: _run_work(settings, broker_url))
+def _worker_process(
+    settings: Settings, broker_url: str, parent: Connection, ready: Event, level: int
+) -> None:
+    _as_process(parent, level, lambda: _run_work(settings, broker_url, ready.set))
 
 
-def _collector_process(settings: Settings, broker_url: str, parent: Connection, level: int) -> None:
-    _as_process(parent, level, lambda: run_collector(settings, broker_url, _key_of))
+def _collector_process(
+    settings: Settings, broker_url: str, parent: Connection, ready: Event, level: int
+) -> None:
+    _as_process(parent, level, lambda: run_collector(settings, broker_url, _key_of, ready.set))
 
 
 def _as_process(parent: Connection, level: int, run: Callable[[], None]) -> None:
@@ -210,7 +221,7 @@ def _as_process(parent: Connection, level: int, run: Callable[[], None]) -> None
     try:
         run()
     except CallfoldError as error:
-        print(f"callfold: {error}", file=sys.stderr)
+        sys.stderr.write(f"callfold: {error}\n")
         code = error.exit_code
     except Exception:
         log.exception("a process of `callfold serve` failed")

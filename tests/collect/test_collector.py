@@ -24,6 +24,7 @@ from pipeline.collect.hold_back import PARTITION_LIMIT_BYTES, HoldBack
 from pipeline.collect.server import Collector
 from pipeline.collect.verify import verify
 from pipeline.errors import UserError
+from pipeline.providers import providers
 from pipeline.settings import ProviderAuth, load_settings
 from pipeline.stream.embedded import EmbeddedBroker
 from pipeline.stream.topics import bootstrap_servers
@@ -235,14 +236,15 @@ def test_recho_signs_with_its_private_key(tmp_path: Path) -> None:
     right = headers(now, now)
     for secret in (str(public), public.read_text(), public.read_text().replace("\n", "\\n")):
         auth = ProviderAuth("signature", (secret,))
-        assert verify("recho", auth, right, BODY, now * 1_000_000)
-        assert not verify("recho", auth, right, BODY + b" ", now * 1_000_000)
-        assert not verify("recho", auth, headers(now, now - 1), BODY, now * 1_000_000)
-        assert not verify("recho", auth, headers(now - 301, now - 301), BODY, now * 1_000_000)
-        assert not verify("recho", auth, right | {"x-recho-signature": "AAAA"}, BODY, now * 1_000_000)
-        assert not verify("recho", auth, right | {"x-recho-signature": "é"}, BODY, now * 1_000_000)
-        assert not verify("recho", auth, {}, BODY, now * 1_000_000)
-    assert not verify("recho", ProviderAuth("signature", ("no key",)), right, BODY, now * 1_000_000)
+        is_signed = providers()["recho"].is_signed
+        assert verify(is_signed, auth, right, BODY, now * 1_000_000)
+        assert not verify(is_signed, auth, right, BODY + b" ", now * 1_000_000)
+        assert not verify(is_signed, auth, headers(now, now - 1), BODY, now * 1_000_000)
+        assert not verify(is_signed, auth, headers(now - 301, now - 301), BODY, now * 1_000_000)
+        assert not verify(is_signed, auth, right | {"x-recho-signature": "AAAA"}, BODY, now * 1_000_000)
+        assert not verify(is_signed, auth, right | {"x-recho-signature": "é"}, BODY, now * 1_000_000)
+        assert not verify(is_signed, auth, {}, BODY, now * 1_000_000)
+    assert not verify(is_signed, ProviderAuth("signature", ("no key",)), right, BODY, now * 1_000_000)
 
 
 def test_health_and_metrics_tell_what_happened(broker: EmbeddedBroker) -> None:
