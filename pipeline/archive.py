@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import IO, Any, NamedTuple, cast
 import msgspec
 import zstandard
 
-from pipeline.model import Webhook
-from pipeline.providers import read_instant
+from pipeline.model import Rejection, Webhook
+from pipeline.providers import read_instant, read_json
 
 
 class UnreadableLine(NamedTuple):
@@ -51,7 +52,7 @@ def read_archive(
                 if number % 1000 == 0:
                     advanced(position())
             advanced(position())
-    except (OSError, EOFError, zstandard.ZstdError) as error:
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
         # A cut-off or unreadable file: what could be read of it counts.
         yield UnreadableLine(file, number + 1, getattr(error, "strerror", None) or str(error))
 
@@ -63,10 +64,39 @@ def _opened(file: Path) -> Iterator[tuple[IO[bytes], Callable[[], int]]]:
             with gzip.open(stored) as lines:
                 yield cast("IO[bytes]", lines), stored.tell
         elif file.suffix == ".zst":
-            with zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True) as reader:
-                yield io.BufferedReader(reader, 1 << 20), stored.tell
+            yield io.BufferedReader(_Unzstd(stored), 1 << 20), stored.tell
         else:
             yield stored, stored.tell
+
+
+class _Unzstd(io.RawIOBase):
+    """The content of a `.zst` file; EOFError where it is cut off, which the library's own reader does not tell."""
+
+    def __init__(self, stored: IO[bytes]) -> None:
+        self._stored = stored
+        self._frame: Any = None
+        self._rest = b""
+        self._out = memoryview(b"")
+
+    def readable(self) -> bool:
+        """True: this is for reading."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills the buffer; 0 at the end of the last whole frame."""
+        while not self._out:
+            data = self._rest or self._stored.read(1 << 15)
+            if not data and self._frame is not None:
+                raise EOFError("the file ends in the middle of its compressed data")
+            if not data:
+                return 0
+            self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+            self._out, self._rest = memoryview(self._frame.decompress(data)), b""
+            if self._frame.eof:
+                self._rest, self._frame = self._frame.unused_data, None
+        size = min(len(buffer), len(self._out))
+        buffer[:size], self._out = self._out[:size], self._out[size:]
+        return size
 
 
 def _webhook(file: Path, number: int, line: bytes) -> Webhook | UnreadableLine:
@@ -74,22 +104,25 @@ def _webhook(file: Path, number: int, line: bytes) -> Webhook | UnreadableLine:
         found = _DECODER.decode(line)
     except msgspec.ValidationError as error:
         return UnreadableLine(file, number, f"not a webhook: {error}")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return _leniently(file, number, line, error)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _leniently(file, number, line)
     return _built(
         file, number, found.provider, found.received_at, (found.headers, found.query), bytes(found.body)
     )
 
 
-def _leniently(file: Path, number: int, line: bytes, error: Exception) -> Webhook | UnreadableLine:
-    # The standard parser takes lone surrogates; what is left of them is the provider module's affair.
-    try:
-        found = json.loads(line)
-        body = json.dumps(found["body"]).encode()
-        rest = (found.get("headers"), found.get("query"))
-        return _built(file, number, str(found["provider"]), found.get("received_at"), rest, body)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return UnreadableLine(file, number, f"not JSON: {error}")
+def _leniently(file: Path, number: int, line: bytes) -> Webhook | UnreadableLine:
+    # A line that only a lenient parser takes; what is left of its body is the provider module's affair.
+    found = read_json(line)
+    if isinstance(found, Rejection):
+        return UnreadableLine(file, number, f"not JSON: {found.message}")
+    if not isinstance(found, dict) or not isinstance(found.get("provider"), str) or "body" not in found:
+        return UnreadableLine(
+            file, number, "not a webhook: an object with `provider` and `body` was expected"
+        )
+    rest = (found.get("headers"), found.get("query"))
+    body = msgspec.json.encode(found["body"])
+    return _built(file, number, found["provider"], found.get("received_at"), rest, body)
 
 
 def _built(

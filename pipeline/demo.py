@@ -83,7 +83,7 @@ def demo(settings: Settings, folder: Path, *, calls: int, seed: int) -> int:
     report = folder / "report.html"
     now = datetime.now(UTC)
     report.write_text(render(build_report(lake, parse_period("all", now), now), "html"), encoding="utf-8")
-    compared = _compare(settings, lake, lines)
+    compared = compare(settings, lake, lines)
     console.print(f"\nreport: {report}\nlake:   {lake}   (try: callfold query 'from calls' --lake {lake})")
     console.print(
         f"[bold green]right[/]: {compared:,} calls, each there once and equal to the truth in every column "
@@ -174,7 +174,7 @@ def _send(lines: Sequence[bytes], url: str, console: Console) -> Sent:
     return sent
 
 
-def _compare(settings: Settings, lake: Path, lines: Sequence[bytes]) -> int:
+def compare(settings: Settings, lake: Path, lines: Sequence[bytes]) -> int:
     """Compares the lake with the truth; returns the number of calls, or raises at the first difference."""
     received = _receipts(settings, lake, lines)
     expected = {record["call_key"]: record for record in truth(received)}

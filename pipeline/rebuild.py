@@ -5,21 +5,18 @@ place among events is how late it was when the stream looked: a call that it clo
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import date
 
-from pipeline.assemble.cut import fold_stream
-from pipeline.assemble.fold import FOREVER_US, fold
+from pipeline.assemble.memory import fold_events
 from pipeline.backfill import Summary
 from pipeline.lake import LakeHistory, LakeSink
-from pipeline.model import CallEvent, CallRecord, Remembered
+from pipeline.model import CallRecord, Remembered
 from pipeline.open_lake import open_lake
 from pipeline.providers import providers
 from pipeline.settings import Settings
 
 STREAMS_AT_ONCE = 20_000
-
-Placed = tuple[CallRecord, Sequence[CallEvent]]
 
 
 def rebuild(settings: Settings, first: date, last: date) -> Summary:
@@ -33,11 +30,9 @@ def rebuild(settings: Settings, first: date, last: date) -> Summary:
         records, retracted = [], []
         for key, past in history.remember(chunk).items():
             summary.events += len(past.events)
-            standing = {
-                record.call_key: record for record, _ in _folded(past, data_us, settings.idle_seconds)
-            }
-            summary.calls += len(standing)
             published = {record.call_key: record for record in past.records}
+            standing = _folded(past, published, data_us, settings.idle_seconds)
+            summary.calls += len(standing)
             records += [(key, record) for record in _differing(standing, published)]
             retracted += [(key, record) for call, record in published.items() if call not in standing]
         sink.write_calls([], records, retracted, time.time_ns() // 1_000)
@@ -47,13 +42,17 @@ def rebuild(settings: Settings, first: date, last: date) -> Summary:
     return summary
 
 
-def _folded(past: Remembered, data_us: int, idle_seconds: float) -> list[Placed]:
-    idle_us = round(idle_seconds * 1_000_000)
-    newest = max(past.records, key=lambda record: record.first_event_us, default=None)
-    as_of_us = FOREVER_US if newest is not None and newest.closed_by == "timeout" else data_us
-    if providers()[past.events[0].provider].keyed_by == "agent":
-        return list(fold_stream(past.events, as_of_us=as_of_us, idle_us=idle_us))
-    return [(fold(past.events, as_of_us=as_of_us, idle_us=idle_us), past.events)]
+def _folded(
+    past: Remembered, published: dict[str, CallRecord], data_us: int, idle_seconds: float
+) -> dict[str, CallRecord]:
+    folded = fold_events(
+        past.events,
+        published,
+        is_agent=providers()[past.events[0].provider].keyed_by == "agent",
+        as_of_us=data_us,
+        idle_us=round(idle_seconds * 1_000_000),
+    )
+    return {record.call_key: record for record, _ in folded}
 
 
 def _differing(standing: dict[str, CallRecord], published: dict[str, CallRecord]) -> Iterator[CallRecord]:

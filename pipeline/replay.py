@@ -23,7 +23,6 @@ def replay(
     settings: Settings, *, dry_run: bool = False, progress: Progress = lambda done, total: None
 ) -> Summary:
     """Puts what the current code understands into the lake; a dry run only counts it. Idempotent."""
-    lake = open_lake(settings.lake)
     with connect(settings.lake) as connection:
         rows = connection.execute(
             f"select {_COLUMNS} from quarantine order by received_at, webhook_id"
@@ -51,6 +50,6 @@ def replay(
 
     summary = run(settings, webhooks, archive=False)
     # Only now: after a crash before this line they are replayed again, which changes nothing.
-    LakeSink(lake).write_quarantine(understood, time.time_ns() // 1_000)
+    LakeSink(open_lake(settings.lake)).write_quarantine(understood, time.time_ns() // 1_000)
     summary.webhooks, summary.quarantined = len(rows), told.quarantined
     return summary

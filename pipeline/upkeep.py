@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+import duckdb
+
 from pipeline.errors import CallfoldError
 from pipeline.lake import Lake
 from pipeline.lake.compact import compact
@@ -19,7 +21,8 @@ class Upkeep:
         self._settings = settings
         self._lake = lake
         self._compacted_at = 0.0
-        self._reported_at: datetime | None = None
+        self._reported: datetime | None = None
+        """The instant of the schedule whose report is there; none yet: one that was missed is made up for."""
 
     def tick(self, now: float) -> None:
         """Does what is due. What fails is logged and tried at the next tick: the stream goes on."""
@@ -34,19 +37,19 @@ class Upkeep:
     def _report(self, cron: str, now: datetime) -> None:
         from pipeline.report.schedule import due, write_once
 
-        if self._reported_at is None:
-            self._reported_at = now
-        if due(cron, self._reported_at, now):
-            self._reported_at = now
+        def write() -> None:
             settings = self._settings
-            self._try(
-                "report",
-                lambda: write_once(settings.lake, settings.report_period, settings.report_format, now),
-            )
+            slot = due(cron, self._reported, now)
+            if slot is not None:
+                # The slot and not the time of this tick: every worker must mean the same report.
+                write_once(settings.lake, settings.report_period, settings.report_format, slot)
+                self._reported = slot
+
+        self._try("report", write)
 
     @staticmethod
     def _try(what: str, act: Callable[[], object]) -> None:
         try:
             act()
-        except (CallfoldError, OSError) as error:
+        except (CallfoldError, OSError, duckdb.Error) as error:
             log.warning("%s failed, it will be tried again: %s", what, error)

@@ -6,6 +6,7 @@ that the call before it was closed by timeout; it ends with an `end` event. What
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import msgspec
@@ -21,8 +22,8 @@ class Cut(NamedTuple):
     events: list[CallEvent]
     start: int
     """Index of its first event in the ordered stream."""
-    closer: CallEvent | None
-    """The event that began the next call."""
+    closer: int | None
+    """Index of the event that began the next call."""
 
 
 def in_stream_order(events: Iterable[CallEvent]) -> list[CallEvent]:
@@ -58,7 +59,7 @@ def cut(ordered: Sequence[CallEvent], idle_us: int) -> list[Cut]:
         last_us = max(last_us, event.at_us)
         if event.cut == "begin" and (not is_open or silent):
             if calls:
-                calls[-1] = calls[-1]._replace(closer=event)
+                calls[-1] = calls[-1]._replace(closer=index)
             uuid = event.provider_call_id
             taken = bool(uuids) and uuids[-1] == uuid
             calls.append(Cut(uuid if uuid and not taken else _derived_id(event), [event], index, None))
@@ -92,15 +93,17 @@ def fold_stream(
 ) -> list[tuple[CallRecord, list[CallEvent]]]:
     """The records of all calls in an agent's stream, each with the events that belong to it."""
     ordered = in_stream_order(events)
+    # The earliest receipt from each event on: where nothing can follow any more that was there in time.
+    earliest = list(accumulate((event.received_us for event in reversed(ordered)), min))[::-1]
     folded = []
     for call in cut(ordered, idle_us):
         record = fold(
             _told(call.events),
             # Another call began, so this one, if it never ended, was closed by silence.
-            as_of_us=FOREVER_US if call.closer else as_of_us,
+            as_of_us=as_of_us if call.closer is None else FOREVER_US,
             idle_us=idle_us,
             call_id=call.call_id,
-            shaped_by=_shaped_by(call, ordered),
+            shaped_by=_shaped_by(call, ordered, earliest),
         )
         folded.append((record, call.events))
     return folded
@@ -147,29 +150,31 @@ def _as_second_party(event: CallEvent) -> CallEvent:
     )
 
 
-def _shaped_by(call: Cut, ordered: Sequence[CallEvent]) -> int:
+def _shaped_by(call: Cut, ordered: Sequence[CallEvent], earliest: Sequence[int]) -> int:
     """How many of the agent's events, from the call's first on, were there when the call took its shape.
 
     In an undisturbed stream that is the number of its own events. A late event that moves a border between calls
     can leave a call with fewer events than before; this number rises all the same, because the late event was
-    received after those that it displaced.
+    received after those that it displaced. `earliest` is the earliest receipt from each place on.
     """
     shaped_us = max(event.received_us for event in call.events)
-    if call.closer is not None and _was_displaced(call, ordered):
-        shaped_us = max(shaped_us, call.closer.received_us)
-    return sum(1 for event in ordered[call.start :] if event.received_us <= shaped_us)
+    if call.closer is not None and _was_displaced(call, call.closer, ordered):
+        shaped_us = max(shaped_us, ordered[call.closer].received_us)
+    count = 0
+    for index in range(call.start, len(ordered)):
+        if earliest[index] > shaped_us:
+            break
+        count += ordered[index].received_us <= shaped_us
+    return count
 
 
-def _was_displaced(call: Cut, ordered: Sequence[CallEvent]) -> bool:
+def _was_displaced(call: Cut, closer: int, ordered: Sequence[CallEvent]) -> bool:
     """Whether the next call's begin came late, after events that until then had belonged to this call."""
-    closer = call.closer
-    if closer is None:
-        return False
     has_ended = any(event.cut == "end" for event in call.events)
-    behind = ordered[next(i for i, e in enumerate(ordered) if e is closer) + 1 :]
-    for event in behind:
+    for index in range(closer + 1, len(ordered)):
+        event = ordered[index]
         if event.cut == "begin":
             return False
-        if event.received_us < closer.received_us and (event.cut == "sync" or not has_ended):
+        if event.received_us < ordered[closer].received_us and (event.cut == "sync" or not has_ended):
             return True
     return False

@@ -18,7 +18,8 @@ from typing import Final, NamedTuple
 import duckdb
 import pyarrow as pa
 
-from pipeline.lake.files import SCHEMA_FILE, Lake
+from pipeline.errors import UserError
+from pipeline.lake.files import SCHEMA_FILE, Lake, quoted, unavailable, unreadable
 from pipeline.lake.schemas import SCHEMAS
 
 ABANDONED_SECONDS: Final = 3600.0
@@ -107,23 +108,45 @@ def only_one(root: Path, task: str) -> Iterator[bool]:
 
 
 def compact(root: Path, grace_seconds: float) -> Compaction:
-    """Merges the hot files of the lake at `root`, and removes those whose grace is over."""
+    """Merges the hot files of the lake at `root`, and removes those whose grace is over.
+
+    Raises DestinationUnavailable when the lake cannot be read or written; another run goes on from there.
+    """
     lake = Lake(root)
+    if not lake.exists():
+        raise UserError(f"no lake at {root} (name it with --lake)")
     with only_one(root, "compaction") as chosen:
         if not chosen:
             return Compaction(0, 0, 0, is_elsewhere=True)
-        manifests = root / "_compacted"
-        manifests.mkdir(exist_ok=True)
-        removed = _remove_merged(lake, manifests, grace_seconds)
-        lake.sweep(round((time.time() - ABANDONED_SECONDS) * 1_000_000))
-        already = {name for manifest in manifests.glob("*.json") for name in json.loads(manifest.read_text())}
-        hot = {dataset: _hot_files(lake, dataset, already) for dataset in SCHEMAS}
-        sealed = sum(_seal(lake, dataset, hot[dataset.source]) for dataset in _DATASETS)
-        merged = [str(file.relative_to(root)) for files in hot.values() for file in files]
-        if merged:
-            _carry_over(lake, hot["calls"])
-            lake.write_text(json.dumps(merged), manifests / f"{time.time_ns():020d}.json")
-        return Compaction(len(merged), sealed, removed)
+        try:
+            return _compact(lake, root / "_compacted", grace_seconds)
+        except duckdb.Error as error:
+            raise unreadable(root, error) from error
+        except OSError as error:
+            raise unavailable(root, error) from error
+
+
+def _compact(lake: Lake, manifests: Path, grace_seconds: float) -> Compaction:
+    manifests.mkdir(exist_ok=True)
+    removed = _remove_merged(lake, manifests, grace_seconds)
+    lake.sweep(round((time.time() - ABANDONED_SECONDS) * 1_000_000))
+    already = {name for manifest in manifests.glob("*.json") for name in _merged(manifest)}
+    hot = {dataset: _hot_files(lake, dataset, already) for dataset in SCHEMAS}
+    sealed = sum(_seal(lake, dataset, hot[dataset.source]) for dataset in _DATASETS)
+    merged = [str(file.relative_to(lake.root)) for files in hot.values() for file in files]
+    if merged:
+        _carry_over(lake, hot["calls"])
+        lake.write_text(json.dumps(merged), manifests / f"{time.time_ns():020d}.json")
+    return Compaction(len(merged), sealed, removed)
+
+
+def _merged(manifest: Path) -> list[str]:
+    try:
+        names: list[str] = json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError:
+        # A machine that lost its power may leave an empty file: those hot files are merged once more.
+        return []
+    return names
 
 
 def _remove_merged(lake: Lake, manifests: Path, grace_seconds: float) -> int:
@@ -131,7 +154,7 @@ def _remove_merged(lake: Lake, manifests: Path, grace_seconds: float) -> int:
     for manifest in sorted(manifests.glob("*.json")):
         if time.time_ns() - int(manifest.stem) < grace_seconds * 1e9:
             continue
-        for name in json.loads(manifest.read_text()):
+        for name in _merged(manifest):
             (lake.root / name).unlink(missing_ok=True)
             removed += 1
         manifest.unlink()
@@ -149,7 +172,7 @@ def _seal(lake: Lake, dataset: _Dataset, hot: Sequence[Path]) -> int:
         return 0
     schema = SCHEMAS[dataset.source]
     with duckdb.connect(config={"threads": 2}) as connection:
-        sealed = f"read_parquet({_quoted(str(lake.sealed(dataset.name) / '**' / '*.parquet'))}, {_OPTIONS})"
+        sealed = f"read_parquet({quoted(lake.sealed(dataset.name), '**/*.parquet')}, {_OPTIONS})"
         connection.execute(
             f"""
             create temp table touched as
@@ -183,7 +206,7 @@ def _write_date(
     before = ""
     if target.exists():
         before = (
-            f"union all by name select s.* from read_parquet({_quoted(str(target))}, {_OPTIONS}) s "
+            f"union all by name select s.* from read_parquet({quoted(target)}, {_OPTIONS}) s "
             f"anti join touched using ({dataset.key})"
         )
     table = connection.sql(
@@ -215,9 +238,5 @@ def _carry_over(lake: Lake, hot: Sequence[Path]) -> None:
 _OPTIONS: Final = "union_by_name = true, hive_partitioning = false"
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
 def _list(files: Sequence[Path]) -> str:
-    return "[" + ", ".join(_quoted(str(file)) for file in files) + "]"
+    return "[" + ", ".join(quoted(file) for file in files) + "]"

@@ -1,9 +1,10 @@
 """The lake's folders and the one way that a file gets into them: written elsewhere, made durable, renamed."""
 
+import contextlib
 import errno
 import os
+import re
 import shutil
-import tempfile
 import uuid
 from pathlib import Path
 from typing import Final
@@ -71,22 +72,22 @@ class Lake:
         except OSError as error:
             raise unavailable(self.root, error) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            _discard(temporary)
 
     def write_text(self, text: str, target: Path) -> None:
         """Puts a text file at `target`, whole or not at all; leaves it alone if it says the same already."""
+        temporary = self._tmp / f"{uuid.uuid4().hex}.text"
         try:
             if target.exists() and target.read_text(encoding="utf-8") == text:
                 return
-            with tempfile.NamedTemporaryFile("w", dir=self._tmp, delete=False, encoding="utf-8") as file:
-                file.write(text)
-            Path(file.name).replace(target)
+            temporary.write_text(text, encoding="utf-8")
+            _sync(temporary)
+            temporary.replace(target)
+            _sync(target.parent)
         except OSError as error:
             raise unavailable(self.root, error) from error
-
-    def scratch(self) -> Path:
-        """A new folder of one's own for work in progress; whoever asks removes it."""
-        return Path(tempfile.mkdtemp(dir=self._tmp))
+        finally:
+            _discard(temporary)
 
     def sweep(self, older_than_us: int) -> None:
         """Removes what crashed writers left behind."""
@@ -103,6 +104,23 @@ def unavailable(root: Path, error: OSError) -> DestinationUnavailable:
     reason = {errno.ENOSPC: "the disk is full", errno.EACCES: "permission denied", errno.EROFS: "read-only"}
     told = reason.get(error.errno or 0) or error.strerror or str(error)
     return DestinationUnavailable(f"cannot write the lake at {root}: {told}")
+
+
+def unreadable(root: Path, error: Exception) -> DestinationUnavailable:
+    """The engine's error as something that may pass, in one line."""
+    return DestinationUnavailable(f"cannot read the lake at {root}: {' '.join(str(error).split())}")
+
+
+def quoted(path: Path, names: str = "") -> str:
+    """A path, with `names` a pattern below it, as a text in SQL; the path's own signs are no pattern."""
+    literal = re.sub(r"[\[*?]", lambda sign: f"[{sign[0]}]", str(path))
+    return "'" + (f"{literal}/{names}" if names else literal).replace("'", "''") + "'"
+
+
+def _discard(temporary: Path) -> None:
+    # What is left is swept later; the reason why the write failed must not be hidden by this.
+    with contextlib.suppress(OSError):
+        temporary.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

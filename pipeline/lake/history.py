@@ -1,6 +1,7 @@
 """The way back from the lake to the fold: the events are the state, so memory can be filled from them again."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
@@ -8,7 +9,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from pipeline.lake.files import Lake
+from pipeline.lake.files import Lake, quoted, unreadable
 from pipeline.lake.rows import events_from, key_hash, records_from
 from pipeline.model import CallEvent, CallRecord, Remembered
 
@@ -108,13 +109,18 @@ class LakeHistory:
             found = connection.execute(newest).fetchone()
         return None if found is None else found[0]
 
-    def _connect(self) -> duckdb.DuckDBPyConnection:
-        return duckdb.connect(config={"threads": 2})
+    @contextmanager
+    def _connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        try:
+            with duckdb.connect(config={"threads": 2}) as connection:
+                yield connection
+        except duckdb.Error as error:
+            raise unreadable(self._lake.root, error) from error
 
     def _all(self, dataset: str) -> str:
-        folders = (self._lake.hot(dataset) / "*.parquet", self._lake.sealed(dataset) / "**" / "*.parquet")
-        globs = ", ".join("'" + str(folder).replace("'", "''") + "'" for folder in folders)
-        return f"read_parquet([{globs}], union_by_name = true, hive_partitioning = false)"
+        hot = quoted(self._lake.hot(dataset), "*.parquet")
+        sealed = quoted(self._lake.sealed(dataset), "**/*.parquet")
+        return f"read_parquet([{hot}, {sealed}], union_by_name = true, hive_partitioning = false)"
 
 
 def _by_stream(events: pa.Table, records: pa.Table) -> dict[str, Remembered]:

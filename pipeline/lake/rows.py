@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -42,6 +43,12 @@ def _table(schema: pa.Schema, columns: dict[str, Any]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
+def _columns(fields: Sequence[str], rows: Sequence[Any]) -> dict[str, Any]:
+    # All fields of a row in one call: faster than one field of all rows after the other.
+    turned = zip(*map(attrgetter(*fields), rows), strict=True) if rows else [()] * len(fields)
+    return {column_of(name): values for name, values in zip(fields, turned, strict=True)}
+
+
 def calls_table(
     records: Sequence[tuple[str, CallRecord]],
     retracted: Sequence[tuple[str, CallRecord]],
@@ -49,9 +56,7 @@ def calls_table(
 ) -> pa.Table:
     """(stream key, record) pairs as rows of `calls`; the retracted ones marked as such."""
     every = [*records, *retracted]
-    columns: dict[str, Any] = {
-        column_of(name): [getattr(record, name) for _, record in every] for name in RECORD_FIELDS
-    }
+    columns = _columns(RECORD_FIELDS, [record for _, record in every])
     columns["key_hash"] = [key_hash(record.call_key) for _, record in every]
     columns["published_at"] = [published_us] * len(every)
     columns["is_retracted"] = [False] * len(records) + [True] * len(retracted)
@@ -61,9 +66,7 @@ def calls_table(
 
 def events_table(placed: Sequence[tuple[CallEvent, str | None]], published_us: int) -> pa.Table:
     """(event, call key) pairs as rows of `call_events`."""
-    columns: dict[str, Any] = {
-        column_of(name): [getattr(event, name) for event, _ in placed] for name in EVENT_FIELDS
-    }
+    columns = _columns(EVENT_FIELDS, [event for event, _ in placed])
     columns["call_key"] = [call for _, call in placed]
     columns["date"] = [event.at_us // DAY_US for event, _ in placed]
     columns["key_hash"] = [key_hash(call or event.stream_key) for event, call in placed]

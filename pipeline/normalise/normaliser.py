@@ -56,7 +56,10 @@ class Normaliser:
         """The webhook as it may be archived or quarantined."""
         redactor = self._redactors.get(webhook.provider, self._strictest)
         kept = msgspec.structs.replace(
-            webhook, body=redactor.body(webhook.body), headers=redactor.headers(webhook.headers)
+            webhook,
+            body=redactor.body(webhook.body),
+            headers=redactor.headers(webhook.headers),
+            query=redactor.query(webhook.query),
         )
         return StoredWebhook(webhook_id(webhook), kept)
 

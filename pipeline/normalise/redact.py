@@ -1,20 +1,24 @@
 """What of a webhook may be stored: secrets never, numbers and conversation as the privacy settings say.
 
-Works on the parsed payload, so that no way of writing a key escapes it. A body that does not parse is searched as
-text for its secret fields, which are cut out up to where they end, or to the body's end.
+Works on the parsed payload, read as leniently as the provider modules read it, so that no way of writing a key
+escapes it. A body that does not parse is searched as text for the fields, which are cut out up to where they end,
+or to the body's end.
 """
 
 import hashlib
 import hmac
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from pipeline.providers import Redacted
+from pipeline.model import Rejection
+from pipeline.providers import Redacted, read_json
 
 SECRET_HEADERS: Final = frozenset({"authorization", "x-interactly-secret", "cookie", "proxy-authorization"})
+SECRET_QUERY: Final = frozenset({"token", "access_token", "api_key", "apikey", "secret"})
 DROPPED: Final = "[dropped]"
 
 
@@ -50,56 +54,75 @@ class Redactor:
     def __init__(self, redacted: Redacted, privacy: Privacy) -> None:
         self._privacy = privacy
         self._secrets = redacted.secrets
+        self._secrets_lower = frozenset(name.lower() for name in redacted.secrets)
         self._numbers = redacted.numbers if privacy.numbers != "keep" else frozenset()
         self._transcripts = redacted.transcripts if privacy.transcripts == "drop" else frozenset()
-        self._unparsed = [_field_pattern(name) for name in sorted(redacted.secrets)]
+        names = self._secrets | self._numbers | self._transcripts
+        self._named = _key_pattern(names, b'"', b'"\\s*:') if names else None
+        self._broken = [_key_pattern(names, rb"\\*[\"']", rb"\\*[\"']\s*:\s*")] if names else []
+        if self._secrets:
+            # A form, a log line, half a key: what is no JSON may name a secret in any way.
+            self._broken.append(_key_pattern(self._secrets, rb"[\"'\\]*", rb"[\"'\\]*\s*[:=]\s*"))
+        self._told_inside = re.compile(_inside(self._secrets)) if self._secrets else None
 
     def body(self, body: bytes) -> bytes:
         """The body as it may be stored; the very same bytes if there is nothing to take out."""
-        try:
-            payload = msgspec.json.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        payload = _read(body)
+        if isinstance(payload, Rejection):
             return self._cut_out(body)
-        changed = False
+        seen = changed = 0
 
-        def note() -> None:
-            nonlocal changed
-            changed = True
+        def note(is_changed: bool) -> None:
+            nonlocal seen, changed
+            seen += 1
+            changed += is_changed
 
         redacted = self._walk(payload, note, 0)
+        if not changed and self._named is not None:
+            # Of a key that stands twice the parser keeps the last; the bytes would still hold the first.
+            changed = len(self._named.findall(_as_utf8(body))) > seen
         return msgspec.json.encode(redacted) if changed else body
 
-    def _walk(self, value: Any, note: Callable[[], None], depth: int) -> Any:
+    def _walk(self, value: Any, note: Callable[[bool], None], depth: int) -> Any:
         if depth > 200:
-            note()
+            note(True)
             return DROPPED
         if isinstance(value, list):
             return [self._walk(item, note, depth + 1) for item in value]
+        if isinstance(value, str):
+            return self._told(value, note)
         if not isinstance(value, dict):
             return value
         kept: dict[str, Any] = {}
         for key, item in value.items():
-            if key in self._secrets:
-                note()
-            elif (
-                key in self._numbers
-                and isinstance(item, (str, int))
-                and not isinstance(item, bool)
-                and item != ""
-            ):
-                note()
-                kept[key] = self._privacy.number(str(item))
-            elif (
-                key in self._transcripts
-                and item
-                and item != DROPPED
-                and not self._holds_all(key, item, depth)
-            ):
-                note()
-                kept[key] = DROPPED if isinstance(item, str) else type(item)()
+            if key.lower() in self._secrets_lower:
+                note(True)
+            elif key in self._numbers and not isinstance(item, dict):
+                kept[key] = self._number(item, note, depth)
+                note(kept[key] != item)
+            elif key in self._transcripts and not self._holds_all(key, item, depth):
+                is_told = bool(item) and item != DROPPED
+                note(is_told)
+                kept[key] = (DROPPED if isinstance(item, str) else type(item)()) if is_told else item
             else:
                 kept[key] = self._walk(item, note, depth + 1)
         return kept
+
+    def _number(self, value: Any, note: Callable[[bool], None], depth: int) -> Any:
+        if isinstance(value, list):
+            return [self._number(item, note, depth + 1) for item in value]
+        if isinstance(value, dict):
+            return self._walk(value, note, depth + 1)
+        if isinstance(value, bool) or value is None or value == "":
+            return value
+        return self._privacy.number(str(value))
+
+    def _told(self, value: str, note: Callable[[bool], None]) -> str:
+        """A text that holds a payload of its own, without the secrets in it."""
+        if self._told_inside is None or not self._told_inside.search(value):
+            return value
+        note(True)
+        return self._cut_out(value.encode("utf-8", "replace")).decode("utf-8", "replace")
 
     @staticmethod
     def _holds_all(key: str, item: Any, depth: int) -> bool:
@@ -107,12 +130,14 @@ class Redactor:
         return depth == 0 and isinstance(item, dict)
 
     def _cut_out(self, body: bytes) -> bytes:
-        for pattern in self._unparsed:
-            place = 0
-            while (found := pattern.search(body, place)) is not None:
-                end = _value_end(body, found.end())
-                body = body[: found.start()] + body[end:]
-                place = found.start()
+        text = _as_utf8(body)
+        for pattern in self._broken:
+            kept, place = [], 0
+            while (found := pattern.search(text, place)) is not None:
+                kept.append(text[place : found.start()])
+                place = _value_end(text, found.end())
+            if kept:
+                text = body = b"".join([*kept, text[place:]])
         return body
 
     @staticmethod
@@ -120,9 +145,42 @@ class Redactor:
         """The headers without credentials."""
         return {name: value for name, value in headers.items() if name.lower() not in SECRET_HEADERS}
 
+    def query(self, query: Mapping[str, str]) -> dict[str, str]:
+        """The query without credentials, its numbers as the privacy setting says."""
+        told = {n: v for n, v in query.items() if n.lower() not in SECRET_QUERY | self._secrets_lower}
+        return {n: (self._privacy.number(v) or "") if n in self._numbers else v for n, v in told.items()}
 
-def _field_pattern(name: str) -> re.Pattern[bytes]:
-    return re.compile(rb"\"" + re.escape(name.encode()) + rb"\"?\s*:?\s*", re.IGNORECASE)
+
+def _read(body: bytes) -> Any:
+    """The payload as its provider's module may have read it, or a `Rejection`."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        payload = read_json(body)
+    if isinstance(payload, Rejection):
+        # A module that skips a broken text has seen the rest.
+        payload = read_json(_as_utf8(body).decode("utf-8", "replace").encode())
+    return payload
+
+
+def _as_utf8(body: bytes) -> bytes:
+    """The bytes in the encoding that patterns are written in; JSON may come in others."""
+    encoding = json.detect_encoding(body)
+    return body if encoding.startswith("utf-8") else body.decode(encoding, "replace").encode()
+
+
+def _key_pattern(names: Iterable[str], before: bytes, after: bytes) -> re.Pattern[bytes]:
+    """Any of the names between two patterns, each of its letters plain or as a JSON escape."""
+    spelt = [b"".join(_letter(char) for char in name) for name in sorted(names, key=len, reverse=True)]
+    return re.compile(before + b"(?:" + b"|".join(spelt) + b")" + after, re.IGNORECASE)
+
+
+def _letter(char: str) -> bytes:
+    return b"(?:%b|\\\\+u00%02x)" % (re.escape(char.encode()), ord(char))
+
+
+def _inside(names: Iterable[str]) -> str:
+    return "[\"'](?:" + "|".join(map(re.escape, sorted(names))) + ")\\\\*[\"']\\s*:"
 
 
 def _value_end(body: bytes, start: int) -> int:

@@ -20,11 +20,12 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from pipeline.model import CallEvent, Rejection, Webhook
+from pipeline.providers._payload import decode_any as read_json
 from pipeline.providers._payload import instant as read_instant
 from pipeline.providers._redacted import Redacted
 from pipeline.providers._signature import is_bearer
 
-__all__ = ["Provider", "Redacted", "is_bearer", "provider_names", "providers", "read_instant"]
+__all__ = ["Provider", "Redacted", "is_bearer", "provider_names", "providers", "read_instant", "read_json"]
 
 
 class Provider(NamedTuple):

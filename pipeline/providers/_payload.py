@@ -121,7 +121,7 @@ def number(value: Any) -> float | None:
         found = float(value)
     except (ValueError, OverflowError):
         return None
-    return found if -1e15 < found < 1e15 else None
+    return found if -1e18 < found < 1e18 else None
 
 
 def seconds(value: Any, per_second: float = 1.0) -> float | None:

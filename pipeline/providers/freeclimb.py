@@ -98,7 +98,17 @@ def _event(webhook: Webhook, body: _Body, call_id: str) -> CallEvent:
     is_end = kind == "callStatus" and status in OUTCOME
     event = CallEvent(
         event_id=event_id(
-            "freeclimb", call_id, kind, status, reason, duration, text(body.recording_url), signed_us
+            "freeclimb",
+            call_id,
+            kind,
+            status,
+            reason,
+            duration,
+            text(body.recording_url),
+            text(body.account_id),
+            text(body.direction),
+            text(body.parent_call_id),
+            signed_us,
         ),
         provider="freeclimb",
         stream_key=call_key("freeclimb", call_id),
@@ -125,7 +135,8 @@ def _event(webhook: Webhook, body: _Body, call_id: str) -> CallEvent:
 def _add_end(event: CallEvent, body: _Body, status: str, reason: str | None, duration: float | None) -> None:
     event.ended_us = event.at_us
     if duration is not None:
-        event.started_us = event.at_us - round(duration * 1_000_000)
+        # The start is no better than the duration: one that would lie before 2000 is as if there were none.
+        event.started_us = instant(event.at_us - round(duration * 1_000_000))
     event.reported_seconds, event.total_is_reported = duration, True
     # A recording of no length leaves its fields empty.
     event.recording_url = text(body.recording_url)

@@ -189,6 +189,7 @@ def _identity(
         instant(message.timestamp),
         text(call.status),
         text(call.phone_call_status),
+        text(call.phone_call_status_reason),
         text(call.call_end_trigger_by),
         instant(call.start_at),
         instant(call.end_at),

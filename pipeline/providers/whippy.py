@@ -135,7 +135,7 @@ def _event(webhook: Webhook, body: _Body, data: _Data, kind: str, call_id: str) 
         started_us=created_us,
         reported_seconds=seconds(metadata.get("duration"), per_second=1000),
         direction=DIRECTION.get((text(data.direction) or "").upper()),
-        channel=CHANNEL.get(text(metadata.get("type")) or "phone", "unknown"),
+        channel=CHANNEL.get(text(metadata.get("type")) or "phone", "phone"),
         from_number=text(data.from_number),
         to_number=text(data.to),
         account_id=text(data.channel_id),

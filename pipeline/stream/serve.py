@@ -113,22 +113,28 @@ class _Supervisor:
             if stopping.is_set() or not collector.is_alive():
                 # Its own line, on a port in use say, has told why.
                 return self._stop(collector)
-        worker, _ = self._start(_worker_process)
-        failed = False
-        while not stopping.wait(0.2):
-            if not collector.is_alive():
-                failed = True
-                break
-            if not worker.is_alive():
-                if not self._may_restart(worker):
-                    failed = True
-                    break
-                stopping.wait(RESTART_SECONDS)
-                worker, _ = self._start(_worker_process)
+        self._start_worker()
+        is_given_up = False
+        while collector.is_alive() and not is_given_up and not stopping.wait(0.2):
+            is_given_up = not self._keep_working()
+        failed = is_given_up or not stopping.is_set()
         code = self._stop(collector)
-        if worker.is_alive() and not failed:
-            self._drain(worker)
-        return max(code, self._stop(worker), int(failed))
+        if self._settings.is_embedded and not is_given_up:
+            failed |= not self._drain()
+        return max(code, self._stop(self._worker), int(failed))
+
+    def _start_worker(self) -> None:
+        self._worker, self._working = self._start(_worker_process)
+
+    def _keep_working(self) -> bool:
+        """Starts the worker again if it has died; false when that has not helped."""
+        if self._worker.is_alive():
+            return True
+        if not self._may_restart(self._worker):
+            return False
+        time.sleep(RESTART_SECONDS)
+        self._start_worker()
+        return True
 
     def _start(self, target: Callable[..., None]) -> tuple[BaseProcess, Event]:
         """A process, and what it sets once it does its work."""
@@ -162,18 +168,17 @@ class _Supervisor:
             process.join()
         return 1 if process.exitcode is None or process.exitcode < 0 else process.exitcode
 
-    def _drain(self, worker: BaseProcess) -> None:
-        """Lets the worker take all that was accepted: an embedded broker forgets it with this process."""
-        if not self._settings.is_embedded:
-            return
+    def _drain(self) -> bool:
+        """Lets the worker take all that was accepted: the embedded broker forgets it with this process."""
         deadline = time.monotonic() + DRAIN_SECONDS
-        while worker.is_alive() and time.monotonic() < deadline:
+        while time.monotonic() < deadline and self._keep_working():
             if asyncio.run(_is_drained(self._settings.topic_prefix, self._broker_url)):
-                return
-            if worker.pid is not None:
-                os.kill(worker.pid, signal.SIGUSR1)
+                return True
+            if self._working.is_set() and self._worker.pid is not None:
+                os.kill(self._worker.pid, signal.SIGUSR1)
             time.sleep(0.3)
-        log.error("not everything accepted was in the lake within %g s", DRAIN_SECONDS)
+        log.error("not everything that was accepted is in the lake, and the embedded broker forgets it now")
+        return False
 
 
 async def _is_drained(prefix: str, broker_url: str) -> bool:
@@ -214,6 +219,8 @@ def _collector_process(
 def _as_process(parent: Connection, level: int, run: Callable[[], None]) -> None:
     # Its own session: Ctrl-C is for the one who started us, who stops us in order.
     os.setsid()
+    # Asked to flush before there is anything to flush: no reason to die.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("pipeline").setLevel(level)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()

@@ -12,7 +12,7 @@ from pipeline.open_lake import open_lake
 from pipeline.privacy import privacy_of
 from pipeline.providers import provider_names, providers
 from pipeline.settings import Settings
-from pipeline.stream.app import StreamApp, build_app
+from pipeline.stream.app import SESSION_SECONDS, StreamApp, build_app
 from pipeline.stream.assemble_step import EVENTS_A_FLUSH, AssembleStep
 from pipeline.stream.embedded import PARTITION_BYTES
 from pipeline.stream.normalise_step import MOST_WAITING_BYTES, NormaliseStep
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 EMBEDDED_WAITING_BYTES = 2 * 1024 * 1024
 EMBEDDED_BACKLOG_BYTES = PARTITION_BYTES // 2
 EMBEDDED_EVENTS_A_FLUSH = 5_000
+EMBEDDED_SESSION_SECONDS = 6.0
+"""A worker that was killed is missed sooner: there is no other one to share its partitions with."""
 
 
 async def work_until(
@@ -46,7 +48,8 @@ async def work_until(
     await create_missing_topics(broker_url, topic_specs(settings, provider_names()))
     producer = BulkProducer(broker_url)
     await producer.start()
-    app = build_app(settings, broker_url)
+    session = EMBEDDED_SESSION_SECONDS if settings.is_embedded else SESSION_SECONDS
+    app = build_app(settings, broker_url, session_seconds=session)
     worker = _Worker(settings, lake, producer, app)
     flushing = asyncio.create_task(worker.flush_on(flush_now)) if flush_now is not None else None
     try:

@@ -1,0 +1,218 @@
+"""One stream as a worker holds it in memory: its events, what was published of it, and what of it may be let go.
+
+A stream is what one Kafka key holds: the events of one call, or of one agent whose calls are cut out.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from pipeline.assemble.cut import Cut, cut, fold_stream, in_stream_order
+from pipeline.assemble.fold import FOREVER_US, fold
+from pipeline.model import CallEvent, CallRecord, Remembered, call_key
+
+KEPT_CALLS: Final = 2
+"""Calls of an agent that stay in memory after their end: later details may still belong to them."""
+BORDERS_TRIED: Final = 3
+"""Borders between calls at which letting go is tried: at the newest ones details may still cross them."""
+
+Folded = tuple[CallRecord, list[CallEvent]]
+
+
+def fold_events(
+    events: Iterable[CallEvent],
+    published: Mapping[str, CallRecord],
+    *,
+    is_agent: bool,
+    as_of_us: int,
+    idle_us: int,
+) -> list[Folded]:
+    """The records of a stream, each with its events, by call key in `published` what was told of them before.
+
+    A call that was closed by timeout stays closed until it has another event: a repeat of the same events, seen
+    at an earlier time (after a restart, by another run), must not reopen it.
+    """
+    every = list(events)
+    folded = _fold(every, is_agent, as_of_us, idle_us)
+    for record, _ in folded:
+        before = published.get(record.call_key)
+        if (
+            record.state != "ended"
+            and before is not None
+            and before.closed_by == "timeout"
+            and before.event_count == record.event_count
+        ):
+            # At most the last call of a stream is open, so this closes no other.
+            return _fold(every, is_agent, FOREVER_US, idle_us)
+    return folded
+
+
+def is_change(record: CallRecord, before: CallRecord | None) -> bool:
+    """Whether the record says something new; then its revision is made to say so as well."""
+    if before is not None and record.revision < before.revision:
+        # Only when receipts contradict the order of arrival: the number never goes down, and readers must see
+        # the newer state all the same.
+        record.revision = before.revision
+        if record != before:
+            record.revision += 1
+            return True
+    return record != before
+
+
+def _fold(events: list[CallEvent], is_agent: bool, as_of_us: int, idle_us: int) -> list[Folded]:
+    if is_agent:
+        return fold_stream(events, as_of_us=as_of_us, idle_us=idle_us)
+    return [(fold(events, as_of_us=as_of_us, idle_us=idle_us), events)]
+
+
+class Stream:
+    """The events of one key. `fresh` are the ids of those that are not durable yet."""
+
+    __slots__ = (
+        "due_us",
+        "events",
+        "fresh",
+        "idle_us",
+        "is_agent",
+        "is_trimmed",
+        "kept_from",
+        "last_us",
+        "let_go",
+        "partition",
+        "placed",
+        "published",
+        "uuid_before",
+    )
+
+    def __init__(self, partition: int, is_agent: bool, idle_us: int) -> None:
+        self.partition = partition
+        self.is_agent = is_agent
+        self.idle_us = idle_us
+        self.events: dict[str, CallEvent] = {}
+        self.fresh: set[str] = set()
+        self.placed: dict[str, str | None] = {}
+        """Agents only: the call that a durable event was last written under."""
+        self.published: dict[str, CallRecord] = {}
+        self.last_us = 0
+        self.due_us: int | None = None
+        """When the call that is going on will have been silent for too long."""
+        self.is_trimmed = False
+        # Agents only: the first event in memory, if older ones were let go of; the newest `seq` of each session
+        # among those; and the provider's id of the last call among them.
+        self.kept_from: CallEvent | None = None
+        self.let_go: dict[str, int] = {}
+        self.uuid_before: str | None = None
+
+    def take(self, event: CallEvent) -> bool:
+        """Adds an event; whether it was news."""
+        known = self.events.get(event.event_id)
+        if known is not None and known.received_us <= event.received_us:
+            return False
+        self.events[event.event_id] = event
+        self.fresh.add(event.event_id)
+        self.last_us = max(self.last_us, event.received_us)
+        return True
+
+    def reaches_back_to(self, event: CallEvent) -> bool:
+        """Whether the event's place, and the call that it belongs to, are surely in memory."""
+        kept = self.kept_from
+        if kept is None or event.event_id in self.events:
+            return True
+        if event.cut == "sync" and event.provider_call_id and event.provider_call_id == self.uuid_before:
+            return False
+        if event.session_id is not None and event.seq is not None:
+            if kept.seq is not None and kept.session_id == event.session_id:
+                return event.seq >= kept.seq
+            if event.seq <= self.let_go.get(event.session_id, -1):
+                return False
+        return event.at_us > kept.at_us
+
+    def merge(self, past: Remembered) -> None:
+        """Takes up what is durable of the stream."""
+        for event in past.events:
+            known = self.events.get(event.event_id)
+            if known is None or event.received_us <= known.received_us:
+                # What is durable already, and no newer than what just came, need not be written again.
+                self.events[event.event_id] = event
+                self.fresh.discard(event.event_id)
+            self.last_us = max(self.last_us, event.received_us)
+        self.published.update({record.call_key: record for record in past.records})
+        self.kept_from, self.let_go, self.uuid_before, self.is_trimmed = None, {}, None, False
+        if not self.is_agent:
+            self._note_due(past.events)
+            return
+        calls = cut(in_stream_order(past.events), self.idle_us)
+        self.placed = {event.event_id: None for event in past.events}
+        for call in calls:
+            key = call_key(call.events[0].provider, call.call_id)
+            self.placed.update((event.event_id, key) for event in call.events)
+        self._note_due(calls[-1].events if calls else [])
+
+    def fold(self, as_of_us: int) -> list[Folded]:
+        """The records of the calls in memory, each with its events."""
+        return fold_events(
+            self.events.values(),
+            self.published,
+            is_agent=self.is_agent,
+            as_of_us=as_of_us,
+            idle_us=self.idle_us,
+        )
+
+    def is_settled(self, folded: list[Folded]) -> None:
+        """Takes note of what `fold` gave: it is written now."""
+        self.fresh.clear()
+        if self.is_agent:
+            self.placed = dict.fromkeys(self.events)
+            for record, events in folded:
+                self.placed.update((event.event_id, record.call_key) for event in events)
+        self._note_due(folded[-1][1] if folded else [])
+        self.is_trimmed = False
+
+    def _note_due(self, last_call: Iterable[CallEvent]) -> None:
+        is_open = any(record.state != "ended" for record in self.published.values())
+        newest_us = max((event.received_us for event in last_call), default=self.last_us)
+        self.due_us = newest_us + self.idle_us if is_open else None
+
+    def trim(self, silent_since_us: int) -> None:
+        """Lets go of an agent's older calls, if nothing was received of them after `silent_since_us`.
+
+        What is kept must be cut into the same calls without what came before it.
+        """
+        self.is_trimmed = True
+        if len(self.published) <= KEPT_CALLS:
+            return
+        ordered = in_stream_order(self.events.values())
+        calls = cut(ordered, self.idle_us)
+        over = 0
+        while over < len(calls) - KEPT_CALLS and all(
+            event.received_us <= silent_since_us for event in calls[over].events
+        ):
+            over += 1
+        for border in range(over, max(0, over - BORDERS_TRIED), -1):
+            if self._stands_alone(ordered, calls, border):
+                self._let_go(ordered, calls, border)
+                return
+
+    def _stands_alone(self, ordered: list[CallEvent], calls: list[Cut], border: int) -> bool:
+        start = calls[border].start
+        before, kept = ordered[:start], ordered[start:]
+        if max(event.at_us for event in before) > min(event.at_us for event in kept):
+            # A clock was set back there: the order hangs on what would be let go of.
+            return False
+        again = cut(kept, self.idle_us)
+        return [(call.call_id, call.events) for call in again] == [
+            (call.call_id, call.events) for call in calls[border:]
+        ]
+
+    def _let_go(self, ordered: list[CallEvent], calls: list[Cut], border: int) -> None:
+        start = calls[border].start
+        for event in ordered[:start]:
+            if event.session_id is not None and event.seq is not None:
+                self.let_go[event.session_id] = max(event.seq, self.let_go.get(event.session_id, -1))
+        before = calls[border - 1].events
+        self.uuid_before = next((e.provider_call_id for e in before if e.provider_call_id), None)
+        kept = ordered[start:]
+        self.kept_from = kept[0]
+        self.events = {event.event_id: event for event in kept}
+        self.placed = {event.event_id: self.placed.get(event.event_id) for event in kept}
+        keys = {call_key(kept[0].provider, call.call_id) for call in calls[border:]}
+        self.published = {key: record for key, record in self.published.items() if key in keys}
