@@ -67,7 +67,7 @@ def demo(settings: Settings, folder: Path, *, calls: int, seed: int) -> int:
     console.print(
         f"[bold]Callfold demo[/]: {calls:,} calls, {len(lines):,} webhooks of {len(providers())} providers"
     )
-    with _serving(lake, folder / "serve.log") as (url, stop):
+    with serving(lake, folder / "serve.log") as (url, stop):
         console.print(f"collector, worker and embedded broker are up at {url}")
         sent = _send(lines, url, console)
         drained = time.monotonic()
@@ -110,7 +110,7 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def _serving(lake: Path, log: Path) -> Iterator[tuple[str, Any]]:
+def serving(lake: Path, log: Path) -> Iterator[tuple[str, Any]]:
     """`callfold serve` as a user starts it, and the way to stop it, which fails if it does not drain."""
     port = _free_port()
     accepted = {f"CALLFOLD_{name.upper()}_AUTH": "none" for name in providers()}

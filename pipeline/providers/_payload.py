@@ -108,6 +108,9 @@ def text(value: Any) -> str | None:
     """A short text; numbers are taken as their digits. Empty, too long or anything else: None."""
     if isinstance(value, str):
         return value if value and len(value) <= LONGEST_TEXT and not value.isspace() else None
+    if isinstance(value, float) and value.is_integer():
+        # 41123.0 is what some serialisers make of the id 41123.
+        return str(int(value))
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     return None

@@ -108,7 +108,7 @@ def _event(webhook: Webhook, payload: Mapping[str, Any], call_id: str) -> CallEv
         received_us=at_us,
         at_source="received",
         start_is_first_event=True,
-        raw_status=status or kind,
+        raw_status=status or text(payload.get("eventType")),
         state="ended" if kind in OUTCOME else STATE.get(kind),
         account_id=text(payload.get("projectId")),
         direction=DIRECTION.get(kind.partition("_")[0]),

@@ -31,8 +31,9 @@ def webhook_from(record: Record, provider: str) -> Webhook:
             received_us = read_instant(value)
         elif name == "query":
             query = _texts(value)
-        elif name.startswith(HTTP_HEADER):
-            headers[name[len(HTTP_HEADER) :].lower()] = value
+        elif name != "provider":
+            # Whoever else produces here may call the provider's headers by their own names.
+            headers[name.removeprefix(HTTP_HEADER).lower()] = value
     if received_us is None:
         # Kafka's own time of the message. A broken one is taken as it is: it is no reason to lose the webhook.
         received_us = read_instant(record.timestamp) or time_zero_us(record.timestamp)

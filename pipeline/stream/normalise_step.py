@@ -76,6 +76,8 @@ class NormaliseStep:
                 webhook = webhook_from(record, provider)
                 found = self._normaliser.events(webhook)
                 if isinstance(found, Rejection):
+                    if found.code == "internal_error":
+                        log.error("a webhook of %s is quarantined: %s", provider, found.message)
                     rejected.append((webhook, found))
                 else:
                     messages.extend((event.stream_key, event_message(event)) for event in found)
