@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,8 @@ def demo(settings: Settings, folder: Path, *, calls: int, seed: int) -> int:
     console = Console(stderr=False)
     lake = _empty(folder) / "lake"
     began = time.monotonic()
-    lines = list(generate(calls, seed, duplicates=DUPLICATES, shuffle=SHUFFLE))
+    yesterday = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=1)
+    lines = list(generate(calls, seed, yesterday, 1.0, duplicates=DUPLICATES, shuffle=SHUFFLE))
     console.print(
         f"[bold]Callfold demo[/]: {calls:,} calls, {len(lines):,} webhooks of {len(providers())} providers"
     )

@@ -61,6 +61,7 @@ class Settings:
     archive_webhooks: bool
     topic_prefix: str
     topic_partitions: int
+    metrics_port: int
     compact_seconds: float
     compact_grace_seconds: float
     report_cron: str | None
@@ -128,6 +129,9 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("topics.partitions", "CALLFOLD_TOPICS_PARTITIONS", "8",
                 "partitions of each topic when it is created; the embedded broker always has 4",
                 whole_reader(1, 10_000)),
+    SettingSpec("metrics.port", "CALLFOLD_METRICS_PORT", "0",
+                "port on `http.host` where a worker serves its metrics; 0 for none. Under `serve` they stand in the"
+                " collector's `/metrics`", whole_reader(0, 65535)),
     SettingSpec("compact.seconds", "CALLFOLD_COMPACT_SECONDS", "300",
                 "how often small files are merged", number_reader(0, above=True)),
     SettingSpec("compact.grace_seconds", "CALLFOLD_COMPACT_GRACE_SECONDS", "120",

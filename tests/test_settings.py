@@ -51,6 +51,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         archive_webhooks=True,
         topic_prefix="callfold",
         topic_partitions=8,
+        metrics_port=0,
         compact_seconds=300,
         compact_grace_seconds=120,
         report_cron=None,

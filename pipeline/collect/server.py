@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from aiohttp import web
+from aiohttp import ClientError, ClientSession, ClientTimeout, web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from pipeline.collect.hold_back import HoldBack
@@ -45,6 +45,7 @@ class Collector:
         provider_names: Iterable[str] | None = None,
         *,
         is_embedded: bool | None = None,
+        worker_metrics_url: str | None = None,
     ) -> None:
         self._settings = settings
         self._key_of = key_of
@@ -56,6 +57,7 @@ class Collector:
             settings.http_max_body_bytes + RECORD_MARGIN_BYTES,
             HoldBack(EMBEDDED_PARTITIONS) if hold_back else None,
         )
+        self._worker_metrics_url = worker_metrics_url
         self._clock = ReceiptClock()
         self.metrics = CollectorMetrics()
         self._runner: web.AppRunner | None = None
@@ -156,11 +158,29 @@ class Collector:
 
     async def _show_metrics(self, request: web.Request) -> web.Response:
         self.metrics.is_ready.set(self._sink.is_ready)
-        return web.Response(body=self.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        text = self.metrics.text() + await self._worker_metrics()
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _worker_metrics(self) -> bytes:
+        """Those of the worker that this collector was started with, as long as it answers."""
+        if self._worker_metrics_url is None:
+            return b""
+        try:
+            async with (
+                ClientSession(timeout=ClientTimeout(total=1)) as session,
+                session.get(self._worker_metrics_url) as answer,
+            ):
+                return await answer.read()
+        except (ClientError, TimeoutError):
+            return b""
 
 
 def run_collector(
-    settings: Settings, broker_url: str, key_of: KeyOf, on_ready: Callable[[], None] | None = None
+    settings: Settings,
+    broker_url: str,
+    key_of: KeyOf,
+    on_ready: Callable[[], None] | None = None,
+    worker_metrics_url: str | None = None,
 ) -> None:
     """Run a collector as the whole program, until SIGTERM or Ctrl-C; `on_ready` once it listens."""
 
@@ -168,7 +188,7 @@ def run_collector(
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-        collector = Collector(settings, broker_url, key_of)
+        collector = Collector(settings, broker_url, key_of, worker_metrics_url=worker_metrics_url)
         await collector.start()
         log.info("collecting on %s", collector.url)
         if on_ready is not None:

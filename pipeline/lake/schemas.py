@@ -85,6 +85,7 @@ CALL_EVENTS: Final = _schema(
     ("call_id", _TEXT),
     ("event_type", _TEXT),
     ("raw_status", _TEXT),
+    ("is_unknown", _FLAG),
     ("state", _TEXT),
     ("event_at", INSTANT),
     ("received_at", INSTANT),

@@ -30,6 +30,8 @@ class CallEvent(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     at_source: TimeSource = "provider"
     raw_status: str | None = None
     """The provider's own status word, untouched."""
+    is_unknown: bool = False
+    """Of a type or status that is on no list: kept and counted, and it decides nothing."""
     state: State | None = None
     """How far the call has come; None for an event that decides nothing."""
 

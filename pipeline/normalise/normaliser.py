@@ -2,7 +2,7 @@
 
 import hashlib
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -27,10 +27,7 @@ class Normaliser:
         self._privacy = privacy
         self._keeps_numbers = privacy.numbers == "keep"
         self._redactors = {name: Redactor(p.redacted, privacy) for name, p in providers.items()}
-        every = [p.redacted for p in providers.values()]
-        self._strictest = Redactor(
-            Redacted(*(frozenset().union(*(r[i] for r in every)) for i in range(3))), privacy
-        )
+        self._strictest = Redactor(_all_of([p.redacted for p in providers.values()]), privacy)
 
     def events(self, webhook: Webhook) -> list[CallEvent] | Rejection:
         """The webhook's events, numbers as the privacy setting says, or why there are none."""
@@ -62,6 +59,15 @@ class Normaliser:
             query=redactor.query(webhook.query),
         )
         return StoredWebhook(webhook_id(webhook), kept)
+
+
+def _all_of(every: Sequence[Redacted]) -> Redacted:
+    """What any provider would have redacted: for a webhook of which nobody knows whose it is."""
+    return Redacted(
+        secrets=frozenset().union(*(redacted.secrets for redacted in every)),
+        numbers=frozenset().union(*(redacted.numbers for redacted in every)),
+        transcripts=frozenset().union(*(redacted.transcripts for redacted in every)),
+    )
 
 
 def webhook_id(webhook: Webhook) -> str:

@@ -20,6 +20,7 @@ from pipeline.providers import Redacted, read_json
 SECRET_HEADERS: Final = frozenset({"authorization", "x-interactly-secret", "cookie", "proxy-authorization"})
 SECRET_QUERY: Final = frozenset({"token", "access_token", "api_key", "apikey", "secret"})
 DROPPED: Final = "[dropped]"
+NAME: Final = "*" * 8
 
 
 class Privacy(NamedTuple):
@@ -43,7 +44,7 @@ def mask(value: str) -> str:
     """All digits but the last four as `*`. What has too few digits to be a number is a name, and goes whole."""
     digits = [i for i, char in enumerate(value) if char.isdigit() or char == "*"]
     if len(digits) < 5 or any(char.isalpha() for char in value):
-        return "*" * min(len(value), 8)
+        return NAME[: len(value)]
     hidden = set(digits[:-4])
     return "".join("*" if i in hidden else char for i, char in enumerate(value))
 
@@ -56,6 +57,8 @@ class Redactor:
         self._secrets = redacted.secrets
         self._secrets_lower = frozenset(name.lower() for name in redacted.secrets)
         self._numbers = redacted.numbers if privacy.numbers != "keep" else frozenset()
+        self._no_numbers = redacted.no_numbers
+        self._ids = redacted.ids
         self._transcripts = redacted.transcripts if privacy.transcripts == "drop" else frozenset()
         names = self._secrets | self._numbers | self._transcripts
         self._named = _key_pattern(names, b'"', b'"\\s*:') if names else None
@@ -98,7 +101,8 @@ class Redactor:
             if key.lower() in self._secrets_lower:
                 note(True)
             elif key in self._numbers and not isinstance(item, dict):
-                kept[key] = self._number(item, note, depth)
+                is_id = key in self._ids and item == value.get(self._ids[key])
+                kept[key] = item if is_id else self._number(item, note, depth)
                 note(kept[key] != item)
             elif key in self._transcripts and not self._holds_all(key, item, depth):
                 is_told = bool(item) and item != DROPPED
@@ -115,7 +119,8 @@ class Redactor:
             return self._walk(value, note, depth + 1)
         if isinstance(value, bool) or value is None or value == "":
             return value
-        return self._privacy.number(str(value))
+        name = next((start for start in self._no_numbers if str(value).startswith(start)), None)
+        return self._privacy.number(str(value)) if name is None else name + NAME
 
     def _told(self, value: str, note: Callable[[bool], None]) -> str:
         """A text that holds a payload of its own, without the secrets in it."""

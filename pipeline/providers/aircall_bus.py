@@ -28,6 +28,7 @@ KEPT_HEADERS: Final[tuple[str, ...]] = ()
 REDACTED: Final = Redacted(
     secrets=frozenset({"authorization", "Authorization"}),
     numbers=frozenset({"from", "to", "external", "transferer", "number", "normalized"}),
+    no_numbers=("client:",),
 )
 
 
@@ -56,6 +57,12 @@ TRANSFER_STEP: Final[dict[str, Step]] = STEP | {
     "ringing": Step(None, None),
     "connected": Step(None, "connected"),
 }
+
+
+# Statuses on the way of a transfer, which change nothing for the call itself.
+TRANSFER_STATUSES: Final = frozenset({"startingWarmTransfer", "swapping"})
+# Events that are about the agent.
+OTHER_EVENTS: Final = frozenset({"USER.AVAILABILITY_CHANGED"})
 
 
 def _agent_id(payload: Any, query: Mapping[str, str]) -> str | None:
@@ -109,7 +116,7 @@ def _event(
     if session_id is not None and seq is not None:
         identity = event_id("aircall_bus", agent_id, session_id, seq)
     else:
-        identity = event_id("aircall_bus", agent_id, at_us, canonical(told))
+        identity = event_id("aircall_bus", agent_id, at_us, canonical(_without_numbers(told)))
     kind, payload = text(told.get("type")) or "unknown", mapping(told.get("payload"))
     event = CallEvent(
         event_id=identity,
@@ -131,9 +138,16 @@ def _event(
         _add_begin(event, payload, is_incoming=kind == "DIALER.INCOMING")
     elif kind == "DIALER.SYNC":
         _add_sync(event, mapping(payload.get("metadata")) or payload)
-    elif kind == "USER.AVAILABILITY_CHANGED":
-        event.raw_status = None
+    else:
+        event.is_unknown = kind not in OTHER_EVENTS
     return event
+
+
+def _without_numbers(value: Any) -> Any:
+    # The privacy settings change them in what is kept, and what is kept is replayed.
+    if isinstance(value, dict):
+        return {k: _without_numbers(item) for k, item in value.items() if k not in REDACTED.numbers}
+    return [_without_numbers(item) for item in value] if isinstance(value, list) else value
 
 
 def _whole(value: Any) -> int | None:
@@ -146,6 +160,7 @@ def _add_status(event: CallEvent, status: str | None, flow: str | None) -> None:
     is_transfer = flow == "warmTransfer"
     step = (TRANSFER_STEP if is_transfer else STEP).get(status or "")
     if step is None:
+        event.is_unknown = status not in TRANSFER_STATUSES
         return
     event.state, event.cut, event.direction = step.state, step.cut, step.direction
     if step.state == "ringing" and status == "ringing":

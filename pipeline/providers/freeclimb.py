@@ -36,6 +36,32 @@ END_TRIGGER: Final[dict[str, EndTrigger]] = {
     "appHangup": "agent",
     "appReject": "agent",
 }
+# requestType, https://github.com/FreeClimbAPI/python-sdk: kept as events, they tell who and where
+OTHER_REQUESTS: Final = frozenset(
+    {
+        "inboundCall",
+        "record",
+        "getDigits",
+        "getSpeech",
+        "redirect",
+        "pause",
+        "outDialStart",
+        "outDialConnect",
+        "outDialApiConnect",
+        "machineDetected",
+        "dequeue",
+        "queueWait",
+        "addToQueueNotification",
+        "removeFromQueueNotification",
+        "createConference",
+        "conferenceStatus",
+        "leaveConference",
+        "addToConferenceNotification",
+        "conferenceRecordingStatus",
+        "conferenceCallControl",
+        "callControl",
+    }
+)
 DIRECTION: Final[dict[str, Literal["inbound", "outbound"]]] = {
     "inbound": "inbound",
     "outbound": "outbound",
@@ -118,6 +144,7 @@ def _event(webhook: Webhook, body: _Body, call_id: str) -> CallEvent:
         received_us=webhook.received_us,
         at_source="received" if signed_us is None else "provider",
         raw_status=status,
+        is_unknown=kind not in OTHER_REQUESTS and not is_end,
         state="ended" if is_end else STATE.get(status or ""),
         answer_evidence=True if status == "inProgress" else None,
         account_id=text(body.account_id),

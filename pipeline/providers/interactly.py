@@ -33,17 +33,11 @@ REDACTED: Final = Redacted(
     secrets=frozenset({"assistantServer", "authorization", "Authorization", "x-interactly-secret", "secret"}),
     numbers=frozenset({"userNumber", "assistantNumber", "number"}),
     transcripts=frozenset(
-        {
-            "messages",
-            "summary",
-            "structuredData",
-            "outcome",
-            "assistantSystemPrompt",
-            "prompt",
-            "welcomeMessage",
-        }
-        | {"endCallMessage", "dynamicVariables"}
+        {"messages", "summary", "structuredData", "outcome", "assistantSystemPrompt", "prompt"}
+        | {"welcomeMessage", "endCallMessage", "dynamicVariables"}
     ),
+    no_numbers=("web-",),
+    ids={"assistantNumber": "assistantId"},
 )
 
 # https://docs.interactly.ai/webhooks/events/status-update
@@ -148,6 +142,7 @@ def _event(webhook: Webhook, message: _Message, call: _Call, call_id: str) -> Ca
         received_us=webhook.received_us,
         at_source="received" if at_us is None else "provider",
         raw_status=status,
+        is_unknown=kind not in TYPES or status not in STATE,
         state=state,
         fact_rank=1 if is_report else 0,
         started_us=instant(call.start_at),

@@ -109,6 +109,7 @@ def _event(webhook: Webhook, payload: Mapping[str, Any], call_id: str) -> CallEv
         at_source="received",
         start_is_first_event=True,
         raw_status=status or text(payload.get("eventType")),
+        is_unknown=kind not in OUTCOME and kind not in STATE,
         state="ended" if kind in OUTCOME else STATE.get(kind),
         account_id=text(payload.get("projectId")),
         direction=DIRECTION.get(kind.partition("_")[0]),

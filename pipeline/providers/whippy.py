@@ -131,6 +131,7 @@ def _event(webhook: Webhook, body: _Body, data: _Data, kind: str, call_id: str) 
         received_us=webhook.received_us,
         at_source="received" if sent_us is None else "provider",
         raw_status=status,
+        is_unknown=kind not in STATE,
         state=STATE.get(kind),
         started_us=created_us,
         reported_seconds=seconds(metadata.get("duration"), per_second=1000),
@@ -161,6 +162,7 @@ def _add_end(event: CallEvent, updated_us: int | None, created_us: int | None, s
     event.outcome, event.end_trigger, event.answer_evidence = _meaning(reason)
     event.transferred = event.outcome == "forwarded"
     event.failure_reason = reason or None
+    event.is_unknown = bool(reason) and reason not in REASON and not reason.startswith("error_")
 
 
 def _meaning(reason: str) -> Reason:

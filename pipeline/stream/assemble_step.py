@@ -18,6 +18,7 @@ from pipeline.model import Rejection, Webhook
 from pipeline.normalise import webhook_id
 from pipeline.stream.handler import Partitions, RecordBatch
 from pipeline.stream.messages import event_from, record_message
+from pipeline.stream.metrics import WorkerMetrics
 from pipeline.stream.producer import Backlog, BulkProducer, Message, partition_of
 from pipeline.topic_names import call_events_topic, call_records_topic
 
@@ -46,6 +47,7 @@ class AssembleStep:
         prefix: str,
         caught_up: Callable[[str, int], bool],
         commit: Callable[[], Awaitable[object]],
+        metrics: WorkerMetrics,
         events_a_flush: int = EVENTS_A_FLUSH,
         backlog: Backlog | None = None,
     ) -> None:
@@ -57,6 +59,7 @@ class AssembleStep:
         self._topic = call_events_topic(prefix)
         self._caught_up = caught_up
         self._commit = commit
+        self._metrics = metrics
         self._events_a_flush = events_a_flush
         self._backlog = backlog
         self._turn = asyncio.Lock()
@@ -108,6 +111,8 @@ class AssembleStep:
         messages += [(record.call_key, None) for _, record in changes.retracted]
         if messages:
             await self._producer.send(call_records_topic(self._prefix), messages)
+        self._metrics.records.inc(len(changes.records))
+        self._metrics.streams.set(len(self._assembler))
         for batch in unwritten.batches:
             batch.ack()
             if self._backlog is not None:

@@ -15,6 +15,7 @@ from pipeline.model import Rejection, Webhook
 from pipeline.normalise import Normaliser
 from pipeline.stream.handler import Partitions, RecordBatch
 from pipeline.stream.messages import event_message, quarantine_message, webhook_from
+from pipeline.stream.metrics import WorkerMetrics
 from pipeline.stream.producer import BulkProducer, Message
 from pipeline.topic_names import call_events_topic, quarantine_topic
 
@@ -42,6 +43,7 @@ class NormaliseStep:
         most_waiting_bytes: int = MOST_WAITING_BYTES,
         room: Callable[[], Awaitable[None]] | None = None,
         commit: Callable[[], Awaitable[object]],
+        metrics: WorkerMetrics,
     ) -> None:
         self._normaliser = normaliser
         self._producer = producer
@@ -51,6 +53,7 @@ class NormaliseStep:
         self._most_waiting_bytes = most_waiting_bytes
         self._room = room
         self._commit = commit
+        self._metrics = metrics
         self._turn = asyncio.Lock()
         self._batches: list[RecordBatch] = []
         self._webhooks: list[Webhook] = []
@@ -75,6 +78,7 @@ class NormaliseStep:
             for record in batch.records:
                 webhook = webhook_from(record, provider)
                 found = self._normaliser.events(webhook)
+                self._metrics.count(provider, found)
                 if isinstance(found, Rejection):
                     if found.code == "internal_error":
                         log.error("a webhook of %s is quarantined: %s", provider, found.message)

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -101,7 +102,12 @@ class _Supervisor:
 
     def __init__(self, settings: Settings, broker_url: str) -> None:
         # Mappings that cannot be pickled are of no use to another process.
-        self._settings = dataclasses.replace(settings, providers=dict(settings.providers))
+        self._settings = dataclasses.replace(
+            settings,
+            providers=dict(settings.providers),
+            # The collector shows the worker's metrics beside its own.
+            metrics_port=settings.metrics_port or _free_port(settings.http_host),
+        )
         self._broker_url = broker_url
         self._deaths: list[float] = []
         self._alive: list[Connection] = []
@@ -213,7 +219,14 @@ def _worker_process(
 def _collector_process(
     settings: Settings, broker_url: str, parent: Connection, ready: Event, level: int
 ) -> None:
-    _as_process(parent, level, lambda: run_collector(settings, broker_url, _key_of, ready.set))
+    metrics_url = f"http://{settings.http_host}:{settings.metrics_port}/metrics"
+    _as_process(parent, level, lambda: run_collector(settings, broker_url, _key_of, ready.set, metrics_url))
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
 
 
 def _as_process(parent: Connection, level: int, run: Callable[[], None]) -> None:

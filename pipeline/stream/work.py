@@ -15,6 +15,7 @@ from pipeline.settings import Settings
 from pipeline.stream.app import SESSION_SECONDS, StreamApp, build_app
 from pipeline.stream.assemble_step import EVENTS_A_FLUSH, AssembleStep
 from pipeline.stream.embedded import PARTITION_BYTES
+from pipeline.stream.metrics import WorkerMetrics
 from pipeline.stream.normalise_step import MOST_WAITING_BYTES, NormaliseStep
 from pipeline.stream.producer import Backlog, BulkProducer
 from pipeline.stream.topics import create_missing_topics, topic_specs
@@ -68,6 +69,9 @@ class _Worker:
         self._producer = producer
         prefix, embedded = settings.topic_prefix, settings.is_embedded
         history, sink = LakeHistory(lake), LakeSink(lake)
+        metrics = WorkerMetrics()
+        if settings.metrics_port:
+            metrics.serve(settings.http_host, settings.metrics_port)
         self._backlog = Backlog() if embedded else None
         if self._backlog is not None:
             producer.backlogs[call_events_topic(prefix)] = self._backlog
@@ -79,6 +83,7 @@ class _Worker:
             prefix=prefix,
             caught_up=app.caught_up,
             commit=app.commit_now,
+            metrics=metrics,
             events_a_flush=EMBEDDED_EVENTS_A_FLUSH if embedded else EVENTS_A_FLUSH,
             backlog=self._backlog,
         )
@@ -91,6 +96,7 @@ class _Worker:
             most_waiting_bytes=EMBEDDED_WAITING_BYTES if embedded else MOST_WAITING_BYTES,
             room=self._room if embedded else None,
             commit=app.commit_now,
+            metrics=metrics,
         )
         app.handle(tuple(webhooks_topic(prefix, name) for name in provider_names()), self._normalise)
         app.handle(call_events_topic(prefix), self._assemble)

@@ -19,61 +19,48 @@ the_same_each_time = settings(
 
 @st.composite
 def courses(draw: Any, length: int) -> Any:
-    places = draw(st.lists(st.integers(0, length - 1), max_size=12, unique=True))
+    places = draw(st.lists(st.integers(0, length - 1), max_size=8, unique=True))
     kinds = st.sampled_from(["flush", "flush", "flush", "restart", "crash", "torn"])
     return world.Course({place: draw(kinds) for place in places})
 
 
-@st.composite
-def simulated_runs(draw: Any) -> Any:
-    shares = draw(st.sampled_from(DISTURBANCES))
-    lines = world.simulated(60, draw(st.integers(1, 6)), *shares)
-    return lines, draw(courses(len(lines)))
-
-
-@settings(the_same_each_time, max_examples=40)
-@given(simulated_runs(), st.sampled_from([0, 5, 300, 14_400]))
-def test_webhooks_in_their_order_come_to_the_truth_however_they_are_flushed(run: Any, grace: int) -> None:
-    lines, course = run
-    lake = world.run(lines, course, grace_us=grace * world.SECOND)
-    assert lake.calls() == world.expected(lines)
+traffics = st.tuples(st.just(40), st.integers(1, 5)).flatmap(
+    lambda told: st.sampled_from(DISTURBANCES).map(lambda shares: (*told, *shares))
+)
 
 
 @settings(the_same_each_time, max_examples=30)
-@given(simulated_runs(), st.integers(0, 2**32), st.floats(0, 0.5))
-def test_webhooks_in_any_order_and_repeated_come_to_the_truth(run: Any, seed: int, repeats: float) -> None:
-    lines, course = run
-    lake = world.run(world.shuffled(lines, seed, repeats), course)
-    # The revision is pushed up where what was published before was, by the receipts, not yet to be known.
-    assert world.without(lake.calls(), "revision") == world.without(world.expected(lines), "revision")
-    truth = world.expected(lines)
-    assert all(row["revision"] >= truth[key]["revision"] for key, row in lake.calls().items())
-
-
-@settings(the_same_each_time, max_examples=20)
-@given(simulated_runs(), st.integers(0, 2**32), st.floats(0, 0.5))
-def test_what_comes_in_one_flush_has_the_true_revision_in_any_order(
-    run: Any, seed: int, repeats: float
+@given(traffics, courses(150), st.sampled_from([0, 5, 300, 14_400]))
+def test_webhooks_in_their_order_come_to_the_truth_however_they_are_flushed(
+    traffic: Any, course: Any, grace: int
 ) -> None:
-    lines, _ = run
-    lake = world.run(world.shuffled(lines, seed, repeats), world.Course({}))
-    assert lake.calls() == world.expected(lines)
-
-
-@settings(the_same_each_time, max_examples=20)
-@given(simulated_runs(), st.sampled_from([30, 600, 3_600]))
-def test_with_a_short_patience_calls_close_and_reopen_as_the_oracle_has_it(run: Any, idle: int) -> None:
-    lines, course = run
-    lake = world.run(lines, course, idle_us=idle * world.SECOND)
-    assert lake.calls() == world.expected(lines, idle * world.SECOND)
+    lake = world.run(world.simulated(*traffic), course, grace_us=grace * world.SECOND)
+    assert lake.calls() == world.simulated_truth(*traffic)
     assert_revisions_rise(lake)
 
 
-@settings(the_same_each_time, max_examples=25)
-@given(simulated_runs())
-def test_revisions_rise_with_every_change(run: Any) -> None:
-    lines, course = run
-    assert_revisions_rise(world.run(lines, course))
+@settings(the_same_each_time, max_examples=30)
+@given(traffics, courses(150), st.integers(0, 2**32), st.floats(0, 0.5))
+def test_webhooks_in_any_order_and_repeated_come_to_the_truth(
+    traffic: Any, course: Any, seed: int, repeats: float
+) -> None:
+    lines = world.shuffled(world.simulated(*traffic), seed, repeats)
+    calls, truth = world.run(lines, course).calls(), world.simulated_truth(*traffic)
+    # The revision is pushed up where what was published before was, by the receipts, not yet to be known.
+    assert world.without(calls, "revision") == world.without(truth, "revision")
+    assert all(row["revision"] >= truth[key]["revision"] for key, row in calls.items())
+    # In one flush nothing was published before.
+    assert world.run(lines, world.Course({})).calls() == truth
+
+
+@settings(the_same_each_time, max_examples=20)
+@given(traffics, courses(150), st.sampled_from([30, 600, 3_600]))
+def test_with_a_short_patience_calls_close_and_reopen_as_the_oracle_has_it(
+    traffic: Any, course: Any, idle: int
+) -> None:
+    lake = world.run(world.simulated(*traffic), course, idle_us=idle * world.SECOND)
+    assert lake.calls() == world.simulated_truth(*traffic, idle_us=idle * world.SECOND)
+    assert_revisions_rise(lake)
 
 
 def assert_revisions_rise(lake: Any) -> None:
@@ -117,7 +104,7 @@ def assert_events_stand_under_their_calls(lake: Any, idle_us: int) -> None:
     place = {event.event_id: None for event in events}
     for record, its_own in fold_stream(events, as_of_us=0, idle_us=idle_us):
         place |= {event.event_id: record.call_key for event in its_own}
-    assert lake.placed() == place
+    assert lake.placed == place
 
 
 @settings(the_same_each_time, max_examples=300)
@@ -150,7 +137,7 @@ def test_letting_go_of_an_agents_older_calls_changes_nothing(run: Any) -> None:
     trimmed = world.run(lines, course, grace_us=0)
     whole = world.run(lines, course, grace_us=world.IDLE_US * 1000)
     assert trimmed.calls() == whole.calls()
-    assert trimmed.placed() == whole.placed()
+    assert trimmed.placed == whole.placed
 
 
 @settings(the_same_each_time, max_examples=100)

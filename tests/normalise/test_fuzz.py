@@ -1,5 +1,6 @@
 """Real payloads, broken in every way: nothing raises, nothing is `internal_error`, and what comes out can be stored."""
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -26,11 +27,35 @@ IDLE_US = 14_400_000_000
 
 ODD: list[Any] = [
     *(None, True, False, 0, -1, 7.5, 1e308, -1e15, 999_999_999_999_999, 10**30, 2**63, -(2**63)),
-    *("", " ", "x", "12", "-5", "1e999", "nan", "0x10", "1_000", "٣", "\x00", "\ud800", "a\ud83d", "x" * 3000),
+    *(
+        "",
+        " ",
+        "x",
+        "12",
+        "-5",
+        "1e999",
+        "nan",
+        "0x10",
+        "1_000",
+        "٣",
+        "\x00",
+        "\ud800",
+        "a\ud83d",
+        "x" * 3000,
+    ),
     *("2026-13-45T00:00:00Z", "9999-12-31T23:59:59-23:59", "0001-01-01", "2026-05-12", "20260512", "P1D"),
     *([], {}, [None], [[]], {"a": None}, ["+15551234567"], {"id": "c1"}, [{"code": []}, 5, None]),
     *(float("nan"), float("inf"), json.loads("[" * 300 + "]" * 300)),
-    *("finished", "ongoing", "call.ended", "OUTBOUND_CALL_ERROR", "connected", "merging", "completed", "warmTransfer"),
+    *(
+        "finished",
+        "ongoing",
+        "call.ended",
+        "OUTBOUND_CALL_ERROR",
+        "connected",
+        "merging",
+        "completed",
+        "warmTransfer",
+    ),
 ]
 
 
@@ -64,7 +89,7 @@ def broken(draw: st.DrawFn, provider: str) -> Webhook:
     payload = json.loads(webhook.body)
     for _ in range(draw(st.integers(0, 3))):
         path = draw(st.sampled_from(_paths(payload)))
-        odd = draw(st.sampled_from(ODD))
+        odd = copy.deepcopy(draw(st.sampled_from(ODD)))
 
         def replace(part: Any, key: Any, odd: Any = odd) -> None:
             part[key] = odd
@@ -117,7 +142,11 @@ def test_broken_payloads_become_events_or_the_senders_fault(provider: str, data:
 
 @pytest.mark.parametrize("provider", NAMES)
 @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(body=st.one_of(st.binary(max_size=200), st.text(max_size=200).map(lambda t: t.encode("utf-8", "surrogatepass"))))
+@given(
+    body=st.one_of(
+        st.binary(max_size=200), st.text(max_size=200).map(lambda t: t.encode("utf-8", "surrogatepass"))
+    )
+)
 def test_arbitrary_bytes_are_the_senders_fault(provider: str, body: bytes) -> None:
     assert _check(Webhook(provider, 1_778_576_400_000_000, body)) == []
 
@@ -130,7 +159,10 @@ def test_an_event_is_the_same_however_its_json_is_written(provider: str, data: s
     events = NORMALISER.events(webhook)
     if isinstance(events, Rejection):
         return
-    payload = json.loads(webhook.body)
+    try:
+        payload = json.loads(webhook.body)
+    except ValueError:
+        return
     for style in ({"indent": 3}, {"sort_keys": True}, {"separators": (",", ":")}):
         again = msgspec.structs.replace(webhook, body=json.dumps(payload, **style).encode())
         assert NORMALISER.events(again) == events
@@ -146,16 +178,22 @@ def _turned(value: Any) -> Any:
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(endpoint=st.sampled_from(ODD), auth=st.sampled_from(ODD), place=st.integers(0, len(ARCHIVED["recho"]) - 1))
+@given(
+    endpoint=st.sampled_from(ODD), auth=st.sampled_from(ODD), place=st.integers(0, len(ARCHIVED["recho"]) - 1)
+)
 def test_the_endpoint_of_a_recho_event_is_not_part_of_it(endpoint: Any, auth: Any, place: int) -> None:
     webhook = ARCHIVED["recho"][place]
     payload = {**json.loads(webhook.body), "webhookEndpoint": endpoint, "authConfig": auth}
-    assert NORMALISER.events(msgspec.structs.replace(webhook, body=json.dumps(payload).encode())) == NORMALISER.events(webhook)
+    assert NORMALISER.events(
+        msgspec.structs.replace(webhook, body=json.dumps(payload).encode())
+    ) == NORMALISER.events(webhook)
 
 
 @pytest.mark.parametrize("provider", NAMES)
-def test_every_kept_webhook_gives_the_same_events_after_redaction(provider: str) -> None:
+@pytest.mark.parametrize("numbers", ["keep", "mask", "hmac"])
+def test_a_kept_webhook_gives_the_same_events_again(provider: str, numbers: Any) -> None:
+    normaliser = Normaliser(providers(), Privacy(numbers, b"key"))
     for webhook in ARCHIVED[provider]:
-        kept = NORMALISER.stored(webhook).webhook
-        assert NORMALISER.events(kept) == NORMALISER.events(webhook)
-        assert NORMALISER.stored(kept).webhook == kept
+        kept = normaliser.stored(webhook).webhook
+        assert normaliser.events(kept) == normaliser.events(webhook)
+        assert normaliser.stored(kept).webhook == kept

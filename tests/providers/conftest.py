@@ -1,7 +1,6 @@
 """What the golden tests share: where the cases are, and the only way to rewrite them."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ FIXTURES = Path(__file__).parent.parent / "fixtures"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--update-golden", action="store_true", help="rewrite calls.json of the golden cases, and fail as updated"
+        "--update-golden",
+        action="store_true",
+        help="rewrite calls.json of the golden cases, and fail as updated",
     )
 
 
@@ -43,6 +44,6 @@ class Golden:
 
 
 @pytest.fixture
-def golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
+def golden(request: pytest.FixtureRequest) -> Golden:
     # The option is unknown where these files are not given on the command line, as in a run of all tests.
-    yield Golden(bool(request.config.getoption("--update-golden", default=False)))
+    return Golden(bool(request.config.getoption("--update-golden", default=False)))

@@ -89,7 +89,9 @@ def test_all_cases_together_reach_the_views_of_one_lake(tmp_path: Path) -> None:
     settings = load_settings({"lake": tmp_path / "lake"}, {}, None, providers())
     summary = backfill(settings, [case / "webhooks.ndjson" for case in cases])
     assert (summary.unreadable, summary.quarantined) == (0, 0)
-    expected = [row for case in cases for row in json.loads((case / "calls.json").read_text(encoding="utf-8"))]
+    expected = [
+        row for case in cases for row in json.loads((case / "calls.json").read_text(encoding="utf-8"))
+    ]
     with connect(tmp_path / "lake") as lake:
         for view, state_is_ended in (("calls", True), ("open_calls", False)):
             reader = lake.sql(f"select * from {view} order by call_key").to_arrow_reader(10_000)

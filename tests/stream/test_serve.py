@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -192,3 +193,25 @@ def test_the_stream_and_a_backfill_of_its_webhooks_give_the_same_lake(serving: S
     assert calls_in(lake) == calls_in(program.lake)
     assert main(["rebuild", "--from", "2026-01-01", "--to", "2026-12-31", "--lake", str(lake)]) == 0
     assert calls_in(lake) == calls_in(program.lake)
+
+
+def test_unknown_events_and_other_webhooks_are_counted(serving: Serve) -> None:
+    program = serving()
+    assert program.post("interactly", interactly("odd", "teleported", 1)) == 202
+    assert program.post("whippy", {"event": "message.received", "data": {"id": "m1"}}) == 202
+    assert program.post("recho", b"{") == 202
+
+    def metrics() -> str:
+        with urllib.request.urlopen(f"{program.url}/metrics", timeout=5) as answer:
+            return str(answer.read(), "utf-8")
+
+    until(
+        lambda: 'callfold_unknown_events_total{provider="interactly"} 1.0' in metrics(), "the unknown event"
+    )
+    until(lambda: 'callfold_other_webhooks_total{provider="whippy"} 1.0' in metrics(), "the other webhook")
+    told = metrics()
+    assert 'callfold_quarantined_webhooks_total{code="not_json",provider="recho"} 1.0' in told
+    assert 'callfold_webhooks_received_total{answer="202",provider="recho"} 1.0' in told
+    assert program.stop() == 0
+    odd = calls_in(program.lake, "open_calls")["interactly:odd"]
+    assert (odd["raw_status"], odd["state"], odd["event_count"]) == ("teleported", "queued", 1)

@@ -53,7 +53,8 @@ def read(hook: Hook) -> tuple[str, Event] | None:
     if has_place:
         names = [agent, str(session), str(seq)]
     else:
-        names = [agent, str(hook.received_us), msgspec.json.encode(event, order="sorted").decode()]
+        told = msgspec.json.encode(_less_numbers(event), order="sorted").decode()
+        names = [agent, str(hook.received_us), told]
     facts = _facts(section(event.get("payload")), kind)
     facts |= {"session": session if has_place else "", "seq": seq if has_place else 0}
     source = "received" if at_us is None else "provider"
@@ -79,6 +80,16 @@ def _number(value: Any) -> str | None:
     """A telephone number; agents are addressed as `client:<id>`, which is none."""
     found = text(value)
     return None if found is None or found.startswith("client:") else found
+
+
+def _less_numbers(value: Any) -> Any:
+    """An event stays the same one when a privacy setting has masked the numbers in it."""
+    if isinstance(value, list):
+        return [_less_numbers(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    numbers = ("from", "to", "external", "transferer", "number", "normalized")
+    return {key: _less_numbers(item) for key, item in value.items() if key not in numbers}
 
 
 def _agent(value: Any) -> str | None:

@@ -1,0 +1,203 @@
+"""What the assembler keeps, forgets, brings back and leaves alone."""
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.assemble import memory
+from pipeline.assemble.fold import FOREVER_US
+
+world = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "world.py")))
+
+MONDAY_US = 1_772_409_600_000_000
+SECOND = world.SECOND
+
+
+def recho(event_type: str, at_us: int, **data: Any) -> dict[str, Any]:
+    told = {"data": {"callId": "r1", **data}, "eventType": event_type, "callStatus": event_type}
+    return {
+        "provider": "recho",
+        "received_at": world.instant.to_text(at_us),
+        "body": {"eventType": event_type, "callStatus": event_type, "body": told, **told},
+    }
+
+
+def bus(words: str, start_us: int = MONDAY_US, first_seq: int = 1) -> list[dict[str, Any]]:
+    """Words a second apart, received at once."""
+    return [
+        world.bus_line(word, first_seq + place, start_us + place * SECOND, start_us + place * SECOND, uuid=None)
+        for place, word in enumerate(words.split())
+    ]
+
+
+def call_of(provider: str) -> tuple[list[Any], dict[str, Any]]:
+    """The lines of one ended call of several events, and its truth."""
+    lines, truth = world.simulated(40, 1), world.simulated_truth(40, 1)
+    for key, record in sorted(truth.items()):
+        if record["provider"] == provider and record["event_count"] > 2 and record["closed_by"] == "terminal":
+            own = [line for line in lines if any(e.stream_key == key for e in world.events_of(line))]
+            return own, record
+    raise AssertionError(provider)
+
+
+@pytest.mark.parametrize("provider", ["interactly", "recho", "whippy"])
+def test_a_fact_that_comes_days_later_brings_the_call_back_and_is_the_next_revision(provider: str) -> None:
+    lines, truth = call_of(provider)
+    lake = world.MemoryLake()
+    worker = world.assembler(lake)
+    late = lines[1]
+    for line in lines[:1] + lines[2:]:
+        worker.add(0, world.events_of(line))
+    lake.write(worker.collect(lambda _: MONDAY_US))
+    before = lake.calls()[truth["call_key"]]["revision"]
+    days_later_us = MONDAY_US + 9 * 86_400 * SECOND
+    assert not worker.collect(lambda _: days_later_us)
+    assert len(worker) == 0, "after its grace the call is no longer in memory"
+    worker.add(0, world.events_of(late))
+    lake.write(worker.collect(lambda _: days_later_us))
+    row = lake.calls()[truth["call_key"]]
+    assert row["revision"] == before + 1
+    assert row == truth
+
+
+def test_a_stream_that_left_memory_before_it_was_written_is_remembered_all_the_same() -> None:
+    lines, truth = call_of("recho")
+    lake = world.MemoryLake()
+    worker = world.assembler(lake)
+    for line in lines[:-1]:
+        worker.add(0, world.events_of(line))
+    # The partition is far behind: the call is over its patience at its first flush, and the lake is away.
+    unwritten = worker.collect(lambda _: FOREVER_US)
+    assert len(worker) == 0
+    worker.add(0, world.events_of(lines[-1]))
+    lake.write(unwritten)
+    lake.write(worker.collect(lambda _: FOREVER_US))
+    assert lake.calls()[truth["call_key"]]["event_count"] == truth["event_count"]
+
+
+def test_a_silent_call_is_closed_on_the_datas_time_and_a_late_event_reopens_it() -> None:
+    lake = world.MemoryLake()
+    worker = world.assembler(lake)
+    first, late = bus("DIALING")[0], bus("connected", MONDAY_US + 20_000 * SECOND, 2)[0]
+    worker.add(0, world.events_of(first))
+    key = None
+    told = []
+    for at_us in (MONDAY_US, MONDAY_US + world.IDLE_US - 1, MONDAY_US + world.IDLE_US):
+        lake.write(worker.collect(lambda _, at=at_us: at))  # type: ignore[misc]
+        (key,) = lake.calls()
+        told.append((lake.calls()[key]["state"], lake.calls()[key]["closed_by"], lake.calls()[key]["revision"]))
+    assert told == [("queued", None, 1), ("queued", None, 1), ("ended", "timeout", 2)]
+    worker.add(0, world.events_of(late))
+    lake.write(worker.collect(lambda _: MONDAY_US + 20_000 * SECOND))
+    row = lake.calls()[key]
+    assert (row["state"], row["closed_by"], row["revision"]) == ("in_progress", None, 3)
+
+
+def test_a_repeat_seen_at_an_earlier_time_does_not_reopen_what_was_closed_by_timeout() -> None:
+    lake = world.MemoryLake()
+    lines = bus("DIALING ringing")
+    world.run(lines, world.Course({}), lake=lake)
+    closing = world.assembler(lake)
+    closing.restore(0, lake.remember(lake.open_streams()))
+    lake.write(closing.collect(lambda _: FOREVER_US))
+    closed = lake.calls()
+    assert [row["closed_by"] for row in closed.values()] == ["timeout"]
+    again = world.assembler(lake)
+    for line in lines:
+        again.add(0, world.events_of(line))
+    assert not again.collect(lambda _: MONDAY_US)
+    assert lake.calls() == closed
+
+
+def test_a_retracted_call_leaves_the_calls_and_a_repeat_does_not_bring_it_back() -> None:
+    # Two calls, until the middle shows that the second beginning was of the first call.
+    lines = [*bus("DIALING"), *bus("connecting", MONDAY_US + 20_000 * SECOND, 3)]
+    middle = bus("ringing", MONDAY_US + 10_000 * SECOND, 2)
+    middle[0]["received_at"] = world.instant.to_text(MONDAY_US + 20_001 * SECOND)
+    lake = world.run(lines, world.Course({}))
+    assert len(lake.calls()) == 2
+    world.run([*lines, *middle], world.Course({2: "restart"}), lake=lake)
+    assert list(lake.calls()) == [key for key in world.expected([*lines, *middle])]
+    assert [is_retracted for *_, is_retracted in lake.rows].count(True) == 1
+    assert set(lake.placed.values()) == set(lake.calls()), "its events stand under the call that they are of"
+    rows = len(lake.rows)
+    world.run([*lines, *middle], world.Course({1: "crash"}), lake=lake)
+    assert len(lake.rows) == rows
+
+
+def test_an_agents_older_calls_leave_memory_even_if_the_agent_never_pauses() -> None:
+    lake = world.MemoryLake()
+    worker = world.assembler(lake)
+    lines = bus("DIALING ringing connected hanging ended " * 300)
+    for place, line in enumerate(lines):
+        worker.add(0, world.events_of(line))
+        if place % 50 == 0:
+            at_us = MONDAY_US + place * SECOND
+            lake.write(worker.collect(lambda _, at=at_us: at))  # type: ignore[misc]
+            (stream,) = worker._streams.values()
+            assert len(stream.events) <= world.GRACE_US // SECOND + 70
+    assert lake.asked == [], "nothing had to be read again"
+    lake.write(worker.collect(lambda _: MONDAY_US + len(lines) * SECOND))
+    assert lake.calls() == world.expected(lines)
+
+
+def test_details_of_a_call_that_was_let_go_of_find_it_again() -> None:
+    lines = bus("INCOMING accepting connected ended " * 6)
+    for number, line in enumerate(line for line in lines if "INCOMING" in line["body"]["event"]["type"]):
+        line["body"]["event"]["payload"]["callUuid"] = f"u{number}"
+    details = bus("SYNC", MONDAY_US + 25 * SECOND, 25)
+    details[0]["body"]["event"]["payload"]["metadata"]["callUuid"] = "u3"
+    late = world.bus_line("SYNC", 30, MONDAY_US + 22 * SECOND, MONDAY_US + 9_000 * SECOND, uuid="u4", session="t")
+    every = [*lines, *details, late]
+    lake = world.run(every, world.Course({23: "flush", 24: "flush"}), grace_us=0)
+    assert lake.calls() == world.expected(every)
+
+
+def test_only_what_changed_is_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    folded: list[int] = []
+    fold = memory._fold
+    monkeypatch.setattr(memory, "_fold", lambda events, *rest: folded.append(len(events)) or fold(events, *rest))
+    lines = world.simulated(40, 2)
+    lake = world.MemoryLake()
+    worker = world.assembler(lake)
+    for line in lines:
+        worker.add(0, world.events_of(line))
+    newest_us = max(world.instant.from_text(line["received_at"]) for line in lines)
+    lake.write(worker.collect(lambda _: MONDAY_US))
+    streams = len(folded)
+    for at_us in range(MONDAY_US, newest_us, 3_600 * SECOND):
+        worker.collect(lambda _, at=at_us: at)  # type: ignore[misc]
+    left_open = sum(row["state"] != "ended" for row in lake.calls().values())
+    assert len(folded) - streams <= left_open, "a call that is going on is folded once more, when it times out"
+
+
+def test_an_agents_long_stream_is_folded_in_linear_time() -> None:
+    events = [event for line in bus("DIALING ringing connected ended " * 4_000) for event in world._read(line)]
+    looked_at = 0
+
+    class Counting(type(events[0])):  # type: ignore[misc]
+        @property
+        def seen(self) -> int:
+            nonlocal looked_at
+            looked_at += 1
+            return 0
+
+    from pipeline.assemble.cut import _shaped_by, cut, in_stream_order
+
+    ordered = in_stream_order(events)
+    earliest = [event.received_us for event in ordered]
+    counts = {_shaped_by(call, ordered, earliest) for call in cut(ordered, world.IDLE_US)}
+    assert counts == {4}
+
+
+def test_partitions_that_another_worker_has_are_forgotten() -> None:
+    worker = world.assembler(world.MemoryLake())
+    lines = world.simulated(40, 1)
+    for place, line in enumerate(lines):
+        worker.add(place % 3, world.events_of(line))
+    worker.drop([0, 1, 2])
+    assert len(worker) == 0
+    assert not worker.collect(lambda _: FOREVER_US)
