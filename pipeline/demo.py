@@ -65,6 +65,7 @@ def demo(settings: Settings, folder: Path, *, calls: int, seed: int) -> int:
     began = time.monotonic()
     yesterday = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=1)
     lines = list(generate(calls, seed, yesterday, 1.0, duplicates=DUPLICATES, shuffle=SHUFFLE))
+    (folder / "webhooks.ndjson").write_bytes(b"".join(line + b"\n" for line in lines))
     console.print(
         f"[bold]Callfold demo[/]: {calls:,} calls, {len(lines):,} webhooks of {len(providers())} providers"
     )

@@ -6,7 +6,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 
 from pipeline.model import CallEvent, Rejection
 
-
 log = logging.getLogger(__name__)
 
 
