@@ -28,8 +28,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipeline.errors import CallfoldError, UserError
 from pipeline.model import Webhook
-from pipeline.normalise import Normaliser
-from pipeline.privacy import privacy_of
+from pipeline.normalise import Normaliser, Privacy
 from pipeline.providers import providers
 from pipeline.query.run import run_query
 from pipeline.query.values import rows_of
@@ -37,7 +36,6 @@ from pipeline.query.views import connect
 from pipeline.report.build import build_report
 from pipeline.report.period import parse_period
 from pipeline.report.render import render
-from pipeline.settings import Settings
 from pipeline.simulate import Sent, generate, send, truth
 
 READY_SECONDS = 30.0
@@ -58,7 +56,7 @@ SHOWN = {
 _MARK = ".callfold-demo"
 
 
-def demo(settings: Settings, folder: Path, *, calls: int, seed: int) -> int:
+def demo(folder: Path, *, calls: int, seed: int) -> int:
     """Runs the demo in `folder`, which it empties first; raises CallfoldError at the first thing that is wrong."""
     console = Console(stderr=False)
     lake = _empty(folder) / "lake"
@@ -73,7 +71,8 @@ def demo(settings: Settings, folder: Path, *, calls: int, seed: int) -> int:
         console.print(f"collector, worker and embedded broker are up at {url}")
         sent = _send(lines, url, console)
         drained = time.monotonic()
-        stop()
+        with console.status("stopping: what was accepted goes into the lake first"):
+            stop()
     console.print(
         f"{sent.posted:,} webhooks accepted in {sent.seconds:.1f} s ({sent.posted / sent.seconds:,.0f}/s); "
         f"all in the lake {time.monotonic() - drained:.1f} s later"
@@ -85,7 +84,7 @@ def demo(settings: Settings, folder: Path, *, calls: int, seed: int) -> int:
     report = folder / "report.html"
     now = datetime.now(UTC)
     report.write_text(render(build_report(lake, parse_period("all", now), now), "html"), encoding="utf-8")
-    compared = compare(settings, lake, lines)
+    compared = compare(lake, lines)
     console.print(f"\nreport: {report}\nlake:   {lake}   (try: callfold query 'from calls' --lake {lake})")
     console.print(
         f"[bold green]right[/]: {compared:,} calls, each there once and equal to the truth in every column "
@@ -176,9 +175,9 @@ def _send(lines: Sequence[bytes], url: str, console: Console) -> Sent:
     return sent
 
 
-def compare(settings: Settings, lake: Path, lines: Sequence[bytes]) -> int:
+def compare(lake: Path, lines: Sequence[bytes]) -> int:
     """Compares the lake with the truth; returns the number of calls, or raises at the first difference."""
-    received = _receipts(settings, lake, lines)
+    received = _receipts(lake, lines)
     expected = {record["call_key"]: record for record in truth(received)}
     with connect(lake) as connection:
         reader = connection.sql("from calls union all by name from open_calls").to_arrow_reader()
@@ -210,9 +209,9 @@ def _compare_call(key: str, expected: dict[str, Any] | None, found: dict[str, An
         raise CallfoldError(f"{key}: {column} is {value!r} and should be {true_value!r}")
 
 
-def _receipts(settings: Settings, lake: Path, lines: Sequence[bytes]) -> list[dict[str, Any]]:
+def _receipts(lake: Path, lines: Sequence[bytes]) -> list[dict[str, Any]]:
     """The lines as sent, each with the time of its receipt; raises if one is not in the lake exactly once."""
-    normaliser = Normaliser(providers(), privacy_of(settings))
+    normaliser = Normaliser(providers(), Privacy())
     with connect(lake) as connection:
         archived = connection.execute(
             "select provider, query, body, strftime(received_at, '%Y-%m-%dT%H:%M:%S.%fZ') from webhooks "

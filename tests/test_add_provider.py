@@ -77,7 +77,9 @@ def webhook(call: str, what: str, second: int) -> dict[str, Any]:
 
 
 def row_facts(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("provider", "state", "outcome", "talk_seconds", "from_number", "raw_status"))
+    return tuple(
+        row[name] for name in ("provider", "state", "outcome", "talk_seconds", "from_number", "raw_status")
+    )
 
 
 DONE = ("acme_voice", "ended", "completed", 20.0, "+15551234567", "over")
@@ -110,7 +112,12 @@ def test_one_module_and_one_folder_of_cases_make_a_provider(folder: Path) -> Non
     assert (done.returncode, done.stderr.count("Traceback")) == (0, 0), done.stderr
     (row,) = calls_in(folder / "lake").values()
     assert row_facts(row) == DONE
-    assert calls_in(folder / "lake", "(select provider as call_key, calls from kpi_daily)")["acme_voice"]["calls"] == 1
+    assert (
+        calls_in(folder / "lake", "(select provider as call_key, calls from kpi_daily)")["acme_voice"][
+            "calls"
+        ]
+        == 1
+    )
     assert all(b"s3cr3t-of-acme" not in file.read_bytes() for file in (folder / "lake").rglob("*.parquet"))
 
     cases = folder / "tests" / "fixtures" / "acme_voice" / "one_call"
@@ -133,7 +140,7 @@ def test_collector_topics_settings_and_views_take_a_new_provider(folder: Path) -
     serving = Serving(folder)
     try:
         assert serving.post("acme_voice", webhook("A1", "ringing", 0)) == 404
-        assert serving.stop() == 0
+        serving.kill_all()
         module.write_text(MODULE, encoding="utf-8")
         serving = Serving(folder, CALLFOLD_ACME_VOICE_AUTH="none")
         for what, second in (("ringing", 0), ("talking", 5), ("over", 25)):

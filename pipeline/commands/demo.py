@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.options import command, settings_of
+from pipeline.commands.options import command
 
 
 @command(example="callfold demo --calls 2000 --seed 7")
@@ -17,7 +17,6 @@ def demo(lake: Path | None, config: Path | None, calls: int, seed: int) -> int:
     writes an HTML report. Exits 0 only if every call is in the lake once and right.
     Works in the folder ./demo, or in the one that --lake names, and leaves it there to look around in.
     """
-    settings = settings_of(None, config)
     from pipeline.demo import demo as run
 
-    return run(settings, lake or Path("demo"), calls=calls, seed=seed)
+    return run(lake or Path("demo"), calls=calls, seed=seed)

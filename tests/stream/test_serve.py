@@ -18,7 +18,6 @@ from pipeline.cli import main
 from pipeline.demo import compare, demo
 from pipeline.errors import CallfoldError
 from pipeline.query.views import connect
-from pipeline.settings import Settings, load_settings
 from pipeline.simulate import generate, send
 
 Serve = Callable[..., Serving]
@@ -37,26 +36,22 @@ def interactly(call_id: str, status: str, second: int, **fields: Any) -> dict[st
     return {"message": {"type": "status-update", "timestamp": timestamp, "call": call}}
 
 
-def settings() -> Settings:
-    return load_settings({}, {}, Path(os.devnull), PROVIDERS)
-
-
 def test_the_demo_proves_its_result_and_fails_loudly_on_a_wrong_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "demo"
-    assert demo(settings(), folder, calls=150, seed=3) == 0
+    assert demo(folder, calls=150, seed=3) == 0
     assert "equal to the truth in every column" in " ".join(capsys.readouterr().out.split())
     assert "<svg" in (folder / "report.html").read_text(encoding="utf-8")
     lines = (folder / "webhooks.ndjson").read_bytes().splitlines()
     with pytest.raises(CallfoldError, match="accepted and is not in the lake"):
-        compare(settings(), folder / "lake", [*lines, lines[0]])
+        compare(folder / "lake", [*lines, lines[0]])
     with pytest.raises(CallfoldError, match="never sent, or are there twice"):
-        compare(settings(), folder / "lake", lines[:-1])
+        compare(folder / "lake", lines[:-1])
     damaged = next((folder / "lake" / "calls" / "hot").glob("0*-*-[1-9]*.parquet"))
     damaged.unlink()
     with pytest.raises(CallfoldError, match=r"not in the lake|should be"):
-        compare(settings(), folder / "lake", lines)
+        compare(folder / "lake", lines)
 
 
 def test_a_worker_killed_in_full_traffic_loses_and_doubles_nothing(serving: Serve) -> None:
@@ -75,7 +70,7 @@ def test_a_worker_killed_in_full_traffic_loses_and_doubles_nothing(serving: Serv
     assert asyncio.run(post_and_kill()) == 0
     assert program.stop() == 0, program.said()
     assert "started again" in program.said()
-    compare(settings(), program.lake, lines)
+    compare(program.lake, lines)
 
 
 def test_ctrl_c_drains_what_was_accepted_and_a_second_start_goes_on(serving: Serve) -> None:
