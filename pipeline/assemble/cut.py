@@ -112,6 +112,7 @@ def fold_stream(
 def _told(events: Sequence[CallEvent]) -> list[CallEvent]:
     """The call's events as the fold may take them: a second party's details left out, a merge told by its end."""
     told: list[CallEvent] = [events[0]]
+    resumed = _resumed(events)
     is_outbound = events[0].direction == "outbound"
     connected = merging = False
     for event in events[1:]:
@@ -120,7 +121,9 @@ def _told(events: Sequence[CallEvent]) -> list[CallEvent]:
             connected, merging = True, False
         elif event.cut == "merging":
             merging = True
-        if event.cut == "begin" and connected:
+        if event.event_id in resumed:
+            told.append(msgspec.structs.replace(event, state=None, hangup_us=None))
+        elif event.cut == "begin" and connected:
             told.append(_as_second_party(event))
         elif event.cut == "end" and merging:
             told.append(msgspec.structs.replace(event, outcome="forwarded", transferred=True))
@@ -129,6 +132,17 @@ def _told(events: Sequence[CallEvent]) -> list[CallEvent]:
         else:
             told.append(event)
     return told
+
+
+def _resumed(events: Sequence[CallEvent]) -> set[str]:
+    """Hang-ups after which the call was connected again: those of a transfer's second leg, not of the call."""
+    found, goes_on = set(), False
+    for event in reversed(events):
+        if event.cut in ("connected", "begin"):
+            goes_on = event.cut == "connected"
+        elif event.state == "wrap_up" and goes_on:
+            found.add(event.event_id)
+    return found
 
 
 def _as_of(event: CallEvent, is_outbound: bool) -> CallEvent:

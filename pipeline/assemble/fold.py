@@ -81,7 +81,7 @@ def fold(
         outcome=outcome,
         failure_class=FAILURE_CLASS[outcome] if outcome else None,
         failure_reason=end.failure_reason if end and failed else None,
-        raw_status=end.raw_status if end else _last_status(ordered),
+        raw_status=_last_status([e for e in attempt if e.state == "ended"] if end else ordered),
         end_trigger=_end_trigger(attempt, end, is_timeout),
         is_answered=is_answered,
         answered_by=("machine" if outcome == "voicemail" else "unknown") if is_answered else None,
@@ -182,7 +182,7 @@ class _Times:
         rings = sorted(e.ringing_us for e in ordered if e.ringing_us is not None)
         self.ringing_us: int | None = rings[0] if rings else None
         if any(event.start_is_first_event for event in ordered):
-            self.started_us: int | None = min(event.at_us for event in ordered)
+            self.started_us: int | None = ordered[0].at_us
         else:
             self.started_us = _newest(ordered, "started_us")
         self.ended_us: int | None = (

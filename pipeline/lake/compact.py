@@ -25,6 +25,9 @@ from pipeline.lake.schemas import SCHEMAS
 ABANDONED_SECONDS: Final = 3600.0
 """Work in progress that is older was left behind by a crash."""
 
+CARRIED: Final = "-carried.parquet"
+"""How the names of hot files end that hold the calls that are going on."""
+
 
 class Compaction(NamedTuple):
     """What a compaction did."""
@@ -132,11 +135,13 @@ def _compact(lake: Lake, manifests: Path, grace_seconds: float) -> Compaction:
     lake.sweep(round((time.time() - ABANDONED_SECONDS) * 1_000_000))
     already = {name for manifest in manifests.glob("*.json") for name in _merged(manifest)}
     hot = {dataset: _hot_files(lake, dataset, already) for dataset in SCHEMAS}
+    if all(file.name.endswith(CARRIED) for files in hot.values() for file in files):
+        # Nothing was written since: what is still going on stands where it was carried to.
+        return Compaction(0, 0, removed)
     sealed = sum(_seal(lake, dataset, hot[dataset.source]) for dataset in _DATASETS)
     merged = [str(file.relative_to(lake.root)) for files in hot.values() for file in files]
-    if merged:
-        _carry_over(lake, hot["calls"])
-        lake.write_text(json.dumps(merged), manifests / f"{time.time_ns():020d}.json")
+    _carry_over(lake, hot["calls"])
+    lake.write_text(json.dumps(merged), manifests / f"{time.time_ns():020d}.json")
     return Compaction(len(merged), sealed, removed)
 
 
@@ -231,7 +236,7 @@ def _carry_over(lake: Lake, hot: Sequence[Path]) -> None:
         ).to_arrow_table()
     if len(table):
         schema = SCHEMAS["calls"]
-        name = f"{time.time_ns() // 1_000:017d}-carried.parquet"
+        name = f"{time.time_ns() // 1_000:017d}{CARRIED}"
         lake.write(table.select(schema.names).cast(schema), lake.hot("calls") / name)
 
 

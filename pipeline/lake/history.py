@@ -1,17 +1,40 @@
 """The way back from the lake to the fold: the events are the state, so memory can be filled from them again."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
-from typing import Any
+from functools import wraps
+from typing import Any, Final, ParamSpec, TypeVar
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 
+from pipeline.errors import DestinationUnavailable
 from pipeline.lake.files import Lake, quoted, unreadable
 from pipeline.lake.rows import events_from, key_hash, records_from
 from pipeline.model import CallEvent, CallRecord, Remembered
+
+
+TRIES: Final = 4
+"""A compaction may remove a merged file between its listing and its opening; a new listing does without it."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _tried_again(read: Callable[P, T]) -> Callable[P, T]:
+    @wraps(read)
+    def patiently(*args: P.args, **options: P.kwargs) -> T:
+        for _ in range(TRIES - 1):
+            try:
+                return read(*args, **options)
+            except DestinationUnavailable as error:
+                if "No such file" not in str(error):
+                    raise
+        return read(*args, **options)
+
+    return patiently
 
 
 class LakeHistory:
@@ -23,6 +46,7 @@ class LakeHistory:
         self._recent: set[int] = set()
         self.refresh()
 
+    @_tried_again
     def refresh(self) -> None:
         """Learns the streams that are in the lake now, those of other workers included."""
         with self._connect() as connection:
@@ -51,6 +75,7 @@ class LakeHistory:
         place = int(np.searchsorted(self._sealed_index, np.uint64(wanted)))
         return place < len(self._sealed_index) and int(self._sealed_index[place]) == wanted
 
+    @_tried_again
     def remember(self, stream_keys: Collection[str]) -> Mapping[str, Remembered]:
         """Every event and the newest record of every call of these streams."""
         if not stream_keys:
@@ -69,6 +94,7 @@ class LakeHistory:
             ).to_arrow_table()
         return _by_stream(events, records)
 
+    @_tried_again
     def open_streams(self) -> list[str]:
         """Streams with a call that had not ended when it was last published."""
         with self._connect() as connection:
@@ -88,6 +114,7 @@ class LakeHistory:
             ).fetchall()
         return [stream_key for (stream_key,) in found]
 
+    @_tried_again
     def streams_between(self, first: date, last: date) -> list[str]:
         """Streams with a call that starts, or an event that happened, between two UTC dates, both included."""
         with self._connect() as connection:
@@ -102,6 +129,7 @@ class LakeHistory:
             ).fetchall()
         return [stream_key for (stream_key,) in found]
 
+    @_tried_again
     def newest_received_us(self) -> int | None:
         """How far the data in the lake reaches."""
         with self._connect() as connection:

@@ -61,6 +61,7 @@ class Redactor:
         self._ids = redacted.ids
         self._transcripts = redacted.transcripts if privacy.transcripts == "drop" else frozenset()
         names = self._secrets | self._numbers | self._transcripts
+        self._has_work = bool(names)
         self._named = _key_pattern(names, b'"', b'"\\s*:') if names else None
         self._broken = [_key_pattern(names, rb"\\*[\"']", rb"\\*[\"']\s*:\s*")] if names else []
         if self._secrets:
@@ -70,6 +71,8 @@ class Redactor:
 
     def body(self, body: bytes) -> bytes:
         """The body as it may be stored; the very same bytes if there is nothing to take out."""
+        if not self._has_work:
+            return body
         payload = _read(body)
         if isinstance(payload, Rejection):
             return self._cut_out(body)
@@ -81,7 +84,7 @@ class Redactor:
             changed += is_changed
 
         redacted = self._walk(payload, note, 0)
-        if not changed and self._named is not None:
+        if not changed and self._named is not None and not _is_all(payload, body):
             # Of a key that stands twice the parser keeps the last; the bytes would still hold the first.
             changed = len(self._named.findall(_as_utf8(body))) > seen
         return msgspec.json.encode(redacted) if changed else body
@@ -124,7 +127,9 @@ class Redactor:
 
     def _told(self, value: str, note: Callable[[bool], None]) -> str:
         """A text that holds a payload of its own, without the secrets in it."""
-        if self._told_inside is None or not self._told_inside.search(value):
+        if self._told_inside is None or not ('"' in value or "'" in value):
+            return value
+        if not self._told_inside.search(value):
             return value
         note(True)
         return self._cut_out(value.encode("utf-8", "replace")).decode("utf-8", "replace")
@@ -166,6 +171,14 @@ def _read(body: bytes) -> Any:
         # A module that skips a broken text has seen the rest.
         payload = read_json(_as_utf8(body).decode("utf-8", "replace").encode())
     return payload
+
+
+def _is_all(payload: Any, body: bytes) -> bool:
+    """Whether the bytes are plainly the payload and nothing more, which is quicker told than searched for."""
+    try:
+        return bool(msgspec.json.format(body, indent=-1) == msgspec.json.encode(payload))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 def _as_utf8(body: bytes) -> bytes:

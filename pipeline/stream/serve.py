@@ -234,6 +234,8 @@ def _as_process(parent: Connection, level: int, run: Callable[[], None]) -> None
     os.setsid()
     # Asked to flush before there is anything to flush: no reason to die.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    # Told to stop before anything was begun: that is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("pipeline").setLevel(level)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()

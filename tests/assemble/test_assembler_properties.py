@@ -148,5 +148,3 @@ def test_taking_the_same_webhooks_again_publishes_nothing(run: Any) -> None:
     rows = len(lake.rows)
     world.run(lines, world.Course({len(lines) - 1: "restart"}), lake=lake)
     assert lake.rows[rows:] == []
-
-

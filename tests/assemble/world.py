@@ -25,7 +25,9 @@ Line = Mapping[str, Any]
 
 
 @cache
-def simulated_truth(calls: int, seed: int, *shares: float, idle_us: int = IDLE_US) -> dict[str, dict[str, Any]]:
+def simulated_truth(
+    calls: int, seed: int, *shares: float, idle_us: int = IDLE_US
+) -> dict[str, dict[str, Any]]:
     """What the simulated lines come to."""
     return expected(simulated(calls, seed, *shares), idle_us)
 
@@ -46,14 +48,16 @@ def events_of(line: Line) -> list[CallEvent]:
     return _known[id(line)][1]
 
 
-def _read(line: Line) -> list[CallEvent]:
+def webhook_of(line: Line) -> Webhook:
+    """The archive line as the pipeline takes it."""
     received_us = instant.from_text(line["received_at"])
     assert received_us is not None
     body = msgspec.json.encode(line["body"])
-    webhook = Webhook(
-        line["provider"], received_us, body, line.get("headers") or {}, line.get("query") or {}
-    )
-    found = Normaliser(providers(), Privacy()).events(webhook)
+    return Webhook(line["provider"], received_us, body, line.get("headers") or {}, line.get("query") or {})
+
+
+def _read(line: Line) -> list[CallEvent]:
+    found = Normaliser(providers(), Privacy()).events(webhook_of(line))
     assert not isinstance(found, Rejection), found
     return found
 
@@ -88,6 +92,8 @@ class MemoryLake:
         self.rows: list[tuple[str, CallRecord, bool]] = []
         self.placed: dict[str, str | None] = {}
         """The call that each event was last written under."""
+        self.asked: list[set[str]] = []
+        """What had to be read again."""
         self._events: dict[str, dict[str, CallEvent]] = {}
         self._newest: dict[str, tuple[int, int]] = {}
 
@@ -113,8 +119,12 @@ class MemoryLake:
         return stream_key in self._events
 
     def remember(self, stream_keys: Collection[str]) -> Mapping[str, Remembered]:
+        if stream_keys:
+            self.asked.append(set(stream_keys))
         found = {
-            key: Remembered(list(self._events[key].values()), []) for key in stream_keys if key in self._events
+            key: Remembered(list(self._events[key].values()), [])
+            for key in stream_keys
+            if key in self._events
         }
         for key, record in self._standing():
             if key in found:
@@ -136,9 +146,7 @@ class MemoryLake:
 
 
 def assembler(history: Any, idle_us: int = IDLE_US, grace_us: int = GRACE_US) -> Assembler:
-    return Assembler(
-        idle_us=idle_us, grace_us=grace_us, agent_providers=AGENT_PROVIDERS, history=history
-    )
+    return Assembler(idle_us=idle_us, grace_us=grace_us, agent_providers=AGENT_PROVIDERS, history=history)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from pipeline.archive import read_archive
 from pipeline.assemble.assembler import Assembler
 from pipeline.backfill import backfill
@@ -26,16 +24,6 @@ IDLE_US, GRACE_US = 14_400_000_000, 300_000_000
 
 
 # What the fold does otherwise than its own rules say. Mended, a case fails here until it is struck off.
-KNOWN_WRONG = {
-    "interactly/forwarded_then_reported_finished": "`raw_status` is the last status word, not the deciding one",
-    "aircall_bus/sessions": "a bus call starts with its first event, not with the smallest of its times",
-}
-
-
-def is_known_wrong(case: Path) -> bool:
-    return f"{case.parent.name}/{case.name}" in KNOWN_WRONG
-
-
 def webhooks_of(case: Path) -> list[Webhook]:
     read = list(read_archive(case / "webhooks.ndjson"))
     assert all(isinstance(webhook, Webhook) for webhook in read)
@@ -60,12 +48,7 @@ def rows(records: Iterable[CallRecord]) -> Rows:
     return sorted((json.loads(record_message(record)) for record in records), key=lambda r: r["call_key"])
 
 
-def test_webhooks_of_the_case_fold_into_its_calls(
-    case: Path, golden: Any, request: pytest.FixtureRequest
-) -> None:
-    if is_known_wrong(case):
-        reason = KNOWN_WRONG[f"{case.parent.name}/{case.name}"]
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_webhooks_of_the_case_fold_into_its_calls(case: Path, golden: Any) -> None:
     golden.check(case, folded(webhooks_of(case)))
 
 
@@ -85,7 +68,6 @@ def test_cases_name_every_column_in_order(case: Path) -> None:
 
 def test_all_cases_together_reach_the_views_of_one_lake(tmp_path: Path) -> None:
     cases = sorted(p.parent for p in FIXTURES.glob("*/*/webhooks.ndjson"))
-    cases = [case for case in cases if not is_known_wrong(case)]
     settings = load_settings({"lake": tmp_path / "lake"}, {}, None, providers())
     summary = backfill(settings, [case / "webhooks.ndjson" for case in cases])
     assert (summary.unreadable, summary.quarantined) == (0, 0)

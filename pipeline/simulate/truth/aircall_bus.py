@@ -44,6 +44,8 @@ def read(hook: Hook) -> tuple[str, Event] | None:
     event = hook.body["event"] if is_enveloped else hook.body
     agent = _agent(hook.body.get("agent_id")) if is_enveloped else None
     agent = agent or _agent(hook.query.get("agent_id"))
+    if agent is None and not is_enveloped:
+        agent = _agent(section(event.get("payload")).get("userId"))
     kind = text(event.get("type"))
     if agent is None or kind is None:
         return None
@@ -202,14 +204,27 @@ def _tell(agent: str, cut: _Cut, revised_by: int) -> Story:
     connected = [event for event in events if event.facts["status"] == "connected"]
     story.answered = first_of([event for event in connected if event.facts["flow"] == "regular"])
     story.answer_evidence = bool(connected)
-    story.state = max(filter(None, map(_state, events)), key=_STATES.index, default="queued")
+    hanging = _hangups(events)
+    lasting = [e for e in events if _state(e) != "wrap_up" or e in hanging]
+    story.state = max(filter(None, map(_state, lasting)), key=_STATES.index, default="queued")
     story.revised_by = revised_by
-    hangups = [event.at_us for event in events if event.facts["status"] in ("hanging", "mandatoryTagging")]
-    story.hangup_us = min(hangups, default=None)
+    story.hangup_us = min((event.at_us for event in hanging), default=None)
     story.talk_until_us = story.hangup_us
     if cut.is_over:
         _tell_end(story, events)
     return story
+
+
+def _hangups(events: list[Event]) -> list[Event]:
+    """Hang-ups of the call: those after which it is not connected again before another call begins."""
+    found = []
+    for index, event in enumerate(events):
+        if event.facts["status"] not in ("hanging", "mandatoryTagging"):
+            continue
+        after = [e for e in events[index + 1 :] if _begins(e) or e.facts["status"] == "connected"]
+        if not after or _begins(after[0]):
+            found.append(event)
+    return found
 
 
 def _of_first_party(events: list[Event]) -> list[Event]:

@@ -84,8 +84,13 @@ def _tell_end(story: Story, end: Event) -> None:
     story.end_trigger = _TRIGGER.get(reason, "system") if reason else "unknown"
     seconds = _seconds(end.facts["callDuration"])
     story.reported_seconds = story.stated_total_seconds = seconds
-    if seconds is not None:
-        story.started = Moment(end.at_us - round(seconds * 1_000_000), end.at_source)
+    started_us = (
+        None
+        if seconds is None
+        else instant.from_count(end.at_us - round(seconds * 1_000_000), per_second=1_000_000)
+    )
+    if started_us is not None:
+        story.started = Moment(started_us, end.at_source)
 
 
 def _seconds(value: str | None) -> float | None:

@@ -1,0 +1,205 @@
+"""Backfill comes to the oracle's truth in every column, however the archive is cut up, repeated or interrupted."""
+
+import dataclasses
+import gzip
+import json
+import os
+import random
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline import backfill as backfill_module
+from pipeline.backfill import backfill
+from pipeline.lake.compact import compact
+from pipeline.providers import provider_names
+from pipeline.settings import Settings, load_settings
+
+TESTS = Path(__file__).parent
+world = SimpleNamespace(**runpy.run_path(str(TESTS / "assemble" / "world.py")))
+shown = SimpleNamespace(**runpy.run_path(str(TESTS / "lake" / "conftest.py")))
+HARSH = (0.1, 0.1, 0.1, 0.05)
+
+Write = Callable[..., Path]
+
+
+def settings_of(lake: Path, **changes: Any) -> Settings:
+    plain = load_settings({"lake": lake}, {}, Path(os.devnull), provider_names())
+    return dataclasses.replace(plain, **changes)
+
+
+def calls_of(lake: Path) -> dict[str, dict[str, Any]]:
+    found = shown._views(lake)
+    every = found["calls"] + found["open_calls"]
+    by_key = {row["call_key"]: row for row in every}
+    assert len(by_key) == len(every), "a call is there twice"
+    return by_key
+
+
+def seen(lake: Path) -> dict[str, list[str]]:
+    return {view: sorted(map(repr, rows)) for view, rows in shown._views(lake).items()}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes archives."""
+
+    def write(lines: Sequence[Any], name: str = "webhooks.ndjson") -> Path:
+        text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(text, 1) if name.endswith(".gz") else text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("calls", "seed", "shares"), [(1500, 11, HARSH), (1500, 12, ()), (800, 13, (0.3, 0.3, 0.3, 0.2))]
+)
+def test_thousands_of_calls_come_to_the_truth_and_a_second_run_changes_nothing(
+    tmp_path: Path, write: Write, calls: int, seed: int, shares: tuple[float, ...]
+) -> None:
+    lines, truth = world.simulated(calls, seed, *shares), world.simulated_truth(calls, seed, *shares)
+    archive, settings = write(lines), settings_of(tmp_path / "lake")
+    done = backfill(settings, [archive])
+    assert (done.webhooks, done.quarantined, done.unreadable) == (len(lines), 0, 0)
+    assert calls_of(settings.lake) == truth
+    assert done.open_calls == sum(row["state"] != "ended" for row in truth.values())
+    before = seen(settings.lake)
+    assert len(before["webhooks"]) == len({json.dumps(line, sort_keys=True) for line in lines})
+    again = backfill(settings, [archive])
+    assert (again.events, again.records, again.retracted) == (0, 0, 0)
+    assert seen(settings.lake) == before
+
+
+def test_many_flushes_on_the_way_come_to_the_same(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = world.simulated(300, 21, *HARSH)
+    monkeypatch.setattr(backfill_module, "EVENTS_A_FLUSH", 150)
+    monkeypatch.setattr(backfill_module, "ROWS_A_FILE", 400)
+    backfill(settings_of(tmp_path / "lake"), [write(lines)])
+    assert calls_of(tmp_path / "lake") == world.simulated_truth(300, 21, *HARSH)
+
+
+@pytest.mark.parametrize("is_one_command", [True, False])
+@pytest.mark.parametrize("is_reversed", [True, False])
+def test_an_archive_in_two_files_comes_to_the_same_in_either_order(
+    tmp_path: Path, write: Write, is_one_command: bool, is_reversed: bool
+) -> None:
+    lines = world.simulated(300, 22, *HARSH)
+    files = [write(lines[: len(lines) // 2], "a.ndjson.gz"), write(lines[len(lines) // 2 :], "b.ndjson")]
+    files.reverse() if is_reversed else None
+    settings = settings_of(tmp_path / "lake")
+    for command in [files] if is_one_command else [[file] for file in files]:
+        backfill(settings, command)
+    truth = world.simulated_truth(300, 22, *HARSH)
+    hidden = [] if is_one_command or not is_reversed else ["revision"]
+    assert world.without(calls_of(settings.lake), *hidden) == world.without(truth, *hidden)
+
+
+def test_lines_in_any_order_come_to_the_truth(tmp_path: Path, write: Write) -> None:
+    lines = world.simulated(300, 23, *HARSH)
+    backfill(settings_of(tmp_path / "lake"), [write(world.shuffled(lines, 5, 0.2))])
+    assert calls_of(tmp_path / "lake") == world.simulated_truth(300, 23, *HARSH)
+
+
+def test_calls_that_never_ended_are_closed_when_asked_and_stay_closed(tmp_path: Path, write: Write) -> None:
+    lines = world.simulated(300, 24, 0, 0, 0, 0.3)
+    archive, settings = write(lines), settings_of(tmp_path / "lake")
+    backfill(settings, [archive])
+    assert shown._views(settings.lake)["open_calls"]
+    done = backfill(settings, [archive], close_open=True)
+    truth = world.expected(lines, close_open=True)
+    assert (done.open_calls, calls_of(settings.lake)) == (0, truth)
+    for close_open in (True, False):
+        before = seen(settings.lake)
+        again = backfill(settings, [archive], close_open=close_open)
+        assert (again.records, seen(settings.lake)) == (0, before)
+
+
+def test_a_compaction_between_two_archives_changes_nothing(tmp_path: Path, write: Write) -> None:
+    lines = world.simulated(300, 25, *HARSH)
+    settings = settings_of(tmp_path / "lake")
+    for place in range(3):
+        part = lines[place * len(lines) // 3 : (place + 1) * len(lines) // 3]
+        backfill(settings, [write(part, f"{place}.ndjson")])
+        compact(settings.lake, 0)
+    compact(settings.lake, 0)
+    assert calls_of(settings.lake) == world.simulated_truth(300, 25, *HARSH)
+
+
+def test_without_the_archive_setting_no_webhook_is_kept(tmp_path: Path, write: Write) -> None:
+    lines = world.simulated(40, 1)
+    backfill(settings_of(tmp_path / "lake", archive_webhooks=False), [write(lines)])
+    assert shown._views(tmp_path / "lake")["webhooks"] == []
+    assert calls_of(tmp_path / "lake") == world.simulated_truth(40, 1)
+
+
+def test_every_line_ends_as_events_in_the_quarantine_or_is_named(
+    tmp_path: Path, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = world.simulated(40, 1)
+    strange = {"provider": "recho", "received_at": lines[0]["received_at"], "body": {"no": "call"}}
+    archive = write([*lines, strange, strange])
+    archive.write_text(archive.read_text() + '{"provider": "recho"\n')
+    done = backfill(settings_of(tmp_path / "lake"), [archive])
+    assert (done.webhooks, done.quarantined, done.unreadable) == (len(lines) + 2, 2, 1)
+    assert f"webhooks.ndjson:{len(lines) + 3}: " in capsys.readouterr().err
+    found = shown._views(tmp_path / "lake")
+    assert len(found["quarantine"]) == 1, "the same line twice is one webhook"
+    assert calls_of(tmp_path / "lake") == world.simulated_truth(40, 1)
+
+
+def test_wherever_it_is_killed_the_next_run_comes_to_the_undisturbed_result(
+    tmp_path: Path, write: Write
+) -> None:
+    lines = world.simulated(1500, 11, *HARSH)
+    archive, lake = write(lines), tmp_path / "lake"
+    # Flushes every few hundred events, so that there is something to tear.
+    program = (
+        "import sys; from pipeline import backfill, cli; backfill.EVENTS_A_FLUSH = 400; backfill.ROWS_A_FILE = 300; "
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    arguments = [sys.executable, "-c", program, "backfill", str(archive), "--lake", str(lake)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CALLFOLD_")}
+    dice, killed = random.Random(3), 0
+    for _ in range(4):
+        process = subprocess.Popen(
+            [*arguments, "--config", os.devnull],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        until = time.monotonic() + 20
+        files = len(list(lake.glob("*/hot/*.parquet"))) + dice.randint(2, 25)
+        while time.monotonic() < until and len(list(lake.glob("*/hot/*.parquet"))) < files:
+            if process.poll() is not None:
+                break
+            time.sleep(0.005)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            killed += 1
+        process.wait()
+        calls_of(lake)
+    assert killed >= 2
+    backfill(settings_of(lake), [archive])
+    assert calls_of(lake) == world.simulated_truth(1500, 11, *HARSH)
+    found = shown._views(lake)
+    assert len(found["webhooks"]) == len({json.dumps(line, sort_keys=True) for line in lines})
+    calm = settings_of(tmp_path / "calm")
+    backfill(calm, [archive])
+    undisturbed = shown._views(calm.lake)
+    for view in ("calls", "open_calls", "webhooks", "quarantine"):
+        assert sorted(map(repr, found[view])) == sorted(map(repr, undisturbed[view])), view
+    assert {row["event_id"]: row["call_key"] for row in found["call_events"]} == {
+        row["event_id"]: row["call_key"] for row in undisturbed["call_events"]
+    }
