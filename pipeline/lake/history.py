@@ -15,7 +15,6 @@ from pipeline.lake.files import Lake, quoted, unreadable
 from pipeline.lake.rows import events_from, key_hash, records_from
 from pipeline.model import CallEvent, CallRecord, Remembered
 
-
 TRIES: Final = 4
 """A compaction may remove a merged file between its listing and its opening; a new listing does without it."""
 

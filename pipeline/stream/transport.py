@@ -168,8 +168,10 @@ class BatchConsumer(driver.Consumer):
         return True
 
     def _uncommitted(self) -> Iterator[tuple[TP, int]]:
-        mine = self.assignment()
-        for tp, offset in self.ledger.committable().items():
+        committable = self.ledger.committable()
+        # Asked before anything was handed over, there may not even be a consumer yet.
+        mine = self.assignment() if committable else set()
+        for tp, offset in committable.items():
             if tp in mine and offset > (self._committed_offset.get(tp) or 0):
                 yield tp, offset
 

@@ -25,15 +25,17 @@ async def run_until(
     `on_ready` is called once the worker has its partitions. Raises `CallfoldError` when something else
     stopped it; then nothing is drained, and what was not committed is read again by the next worker.
     """
+    is_working = False
     watches = [asyncio.create_task(event.wait()) for event in (stopping, app.has_failed)]
     try:
         await _first_of(_start(app), watches)
         if not stopping.is_set() and not app.has_failed.is_set():
+            is_working = True
             app.start_timers()
             if on_ready is not None:
                 on_ready()
             await _first_of(app.wait_until_stopped(), watches)
-        if app.failure is None and stopping.is_set():
+        if is_working and app.failure is None and stopping.is_set():
             await app.drain()
     finally:
         for watch in watches:

@@ -210,3 +210,13 @@ def test_unknown_events_and_other_webhooks_are_counted(serving: Serve) -> None:
     assert program.stop() == 0
     odd = calls_in(program.lake, "open_calls")["interactly:odd"]
     assert (odd["raw_status"], odd["state"], odd["event_count"]) == ("teleported", "queued", 1)
+
+
+@pytest.mark.parametrize("after_seconds", [0.0, 0.5, 1.5])
+def test_told_to_stop_while_it_is_still_starting_it_stops_in_peace(
+    serving: Serve, after_seconds: float
+) -> None:
+    program = serving()
+    time.sleep(after_seconds)
+    assert program.stop() == 0, program.said()
+    assert "Traceback" not in program.said()
