@@ -172,6 +172,9 @@ class _Supervisor:
             log.error("a process did not stop within %g s and is killed", STOP_SECONDS)
             process.kill()
             process.join()
+        if process.exitcode == -signal.SIGTERM:
+            # It had not come as far as handling the signal: nothing had been begun.
+            return 0
         return 1 if process.exitcode is None or process.exitcode < 0 else process.exitcode
 
     def _drain(self) -> bool:
