@@ -136,7 +136,7 @@ def test_a_retracted_call_leaves_the_calls_and_a_repeat_does_not_bring_it_back()
 def test_an_agents_older_calls_leave_memory_even_if_the_agent_never_pauses() -> None:
     lake = world.MemoryLake()
     worker = world.assembler(lake)
-    lines = bus("DIALING ringing connected hanging ended " * 300)
+    lines = bus("DIALING ringing connected hanging ended " * 150)
     for place, line in enumerate(lines):
         worker.add(0, world.events_of(line))
         if place % 50 == 0:
@@ -196,7 +196,7 @@ class Counted(list[Any]):
 
 
 def test_the_revisions_of_a_long_stream_take_a_look_or_two_at_each_event() -> None:
-    lines = bus("DIALING ringing connected ended " * 500)
+    lines = bus("DIALING ringing connected ended " * 200)
     ordered = Counted(in_stream_order(event for line in lines for event in world.events_of(line)))
     earliest = [event.received_us for event in ordered]
     calls = cut(ordered, world.IDLE_US)

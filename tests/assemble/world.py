@@ -81,6 +81,19 @@ def as_row(record: CallRecord) -> dict[str, Any]:
     return row
 
 
+def differences(
+    found: Mapping[str, Mapping[str, Any]], true: Mapping[str, Mapping[str, Any]]
+) -> list[tuple[str, str, Any, Any]]:
+    """Call, column, what is found and what is true; a call that one side lacks differs in `call_key`."""
+    nothing: dict[str, Any] = {}
+    return [
+        (key, column, found.get(key, nothing).get(column), true.get(key, nothing).get(column))
+        for key in sorted(found.keys() | true.keys())
+        for column in (found.get(key) or true[key])
+        if found.get(key, nothing).get(column) != true.get(key, nothing).get(column)
+    ]
+
+
 def without(rows: Mapping[str, Mapping[str, Any]], *columns: str) -> dict[str, dict[str, Any]]:
     return {key: {k: v for k, v in row.items() if k not in columns} for key, row in rows.items()}
 
