@@ -55,7 +55,7 @@ STEP: Final[dict[str, Step]] = {
 # In flow `warmTransfer` the ringing and the answer are those of the second leg, not the call's.
 TRANSFER_STEP: Final[dict[str, Step]] = STEP | {
     "ringing": Step(None, None),
-    "connected": Step(None, "connected"),
+    "connected": Step("in_progress", "connected"),
 }
 
 
@@ -168,7 +168,7 @@ def _add_status(event: CallEvent, status: str | None, flow: str | None) -> None:
     elif step.cut == "connected":
         # A second leg is connected only to a call that was: evidence, but not the time of its answer.
         event.answer_evidence = True
-        event.answered_us = event.at_us if step.state is not None else None
+        event.answered_us = None if is_transfer else event.at_us
     elif step.state == "wrap_up":
         event.hangup_us = event.at_us
     elif step.state == "ended":

@@ -19,7 +19,7 @@ from rich.console import Console
 from pipeline.errors import CallfoldError, UserError
 from pipeline.query.tables import ROW_LIMIT, print_table
 from pipeline.query.values import rows_of
-from pipeline.query.views import connect, one_line
+from pipeline.query.views import again, connect, one_line
 
 Format = Literal["table", "csv", "json", "parquet"]
 FORMATS: Final[tuple[Format, ...]] = ("table", "csv", "json", "parquet")
@@ -54,7 +54,7 @@ def _write(stream: BinaryIO, format: Format, reader: pa.RecordBatchReader) -> No
 
 
 def _reader(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
-    relation = connection.sql(sql)
+    relation = again(lambda: connection.sql(sql))
     if relation is None:
         raise UserError("the SQL holds no statement that returns rows")
     return relation.to_arrow_reader(_BATCH_ROWS)

@@ -5,10 +5,12 @@ the names of other models after `from` and `join`. Paths inside the SQL are rela
 """
 
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import duckdb
 
@@ -16,6 +18,9 @@ from pipeline.errors import CallfoldError, UserError
 
 VIEW_FOLDERS: Final = ("staging", "marts")
 CHECK_FOLDER: Final = "checks"
+TRIES: Final = 5
+
+T = TypeVar("T")
 
 _REFERENCE: Final = re.compile(r"\b(?:from|join)\s+([a-z_][a-z0-9_]*)", re.IGNORECASE)
 _COMMENT: Final = re.compile(r"--[^\n]*")
@@ -71,11 +76,23 @@ def connect(lake: Path) -> duckdb.DuckDBPyConnection:
     try:
         # Creating a view opens every file it reads, and most views read the same ones.
         connection.execute("set parquet_metadata_cache = true")
-        connection.execute(views_sql(str(folder)))
+        again(lambda: connection.execute(views_sql(str(folder))))
     except duckdb.Error as error:
         connection.close()
         raise CallfoldError(f"the lake at {lake} cannot be read: {one_line(error)}") from error
     return connection
+
+
+def again(read: Callable[[], T]) -> T:
+    """What `read` returns, tried a few times where a file is missing.
+
+    DuckDB lists files before it opens them; one that a compaction has merged may be removed in between, and its
+    rows are then found where they were merged to.
+    """
+    for _ in range(TRIES - 1):
+        with suppress(duckdb.IOException):
+            return read()
+    return read()
 
 
 def one_line(error: duckdb.Error) -> str:

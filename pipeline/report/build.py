@@ -9,7 +9,7 @@ import duckdb
 
 from pipeline.errors import CallfoldError
 from pipeline.query.checks import run_checks
-from pipeline.query.views import connect, one_line
+from pipeline.query.views import again, connect, one_line
 from pipeline.report.figures import (
     Busiest,
     CheckLine,
@@ -91,7 +91,7 @@ def build_report(lake: Path, period: Period, now: datetime) -> Report:
     """The figures of `period` from the lake's views. A period without calls gives a report that says so."""
     with closing(connect(lake)) as connection:
         try:
-            return _collect(connection, period, now)
+            return again(lambda: _collect(connection, period, now))
         except duckdb.Error as error:
             raise CallfoldError(f"the lake at {lake} cannot be read: {one_line(error)}") from error
 
