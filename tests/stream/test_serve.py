@@ -36,6 +36,11 @@ def interactly(call_id: str, status: str, second: int, **fields: Any) -> dict[st
     return {"message": {"type": "status-update", "timestamp": timestamp, "call": call}}
 
 
+def metrics_of(program: Serving) -> str:
+    with urllib.request.urlopen(f"{program.url}/metrics", timeout=5) as answer:
+        return str(answer.read(), "utf-8")
+
+
 def test_the_demo_proves_its_result_and_fails_loudly_on_a_wrong_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,7 +100,8 @@ def test_a_quiet_call_is_closed_by_timeout_and_a_late_event_reopens_it(serving: 
     closed = until(lambda: calls_in(program.lake, "calls").get("interactly:quiet"), "the timeout")
     assert (closed["closed_by"], closed["outcome"], closed["ended_at"]) == ("timeout", "unknown", None)
     assert closed["revision"] == 2
-    time.sleep(1.5)  # long enough for the grace to be over: the late event finds the call in the lake alone
+    # The late event is to find the call in the lake alone.
+    until(lambda: "callfold_streams_in_memory 0.0" in metrics_of(program), "the call's leaving memory")
     assert program.post("interactly", interactly("quiet", "finished", 90)) == 202
 
     def reopened() -> Any:
@@ -112,7 +118,7 @@ def test_a_late_fact_after_the_grace_is_a_revision(serving: Serve) -> None:
     whippy = {"data": {"id": "w1", "delivery_status": "call_completed.user_hangup"}, "request_id": "r"}
     assert program.post("whippy", whippy | {"event": "call.ended"}) == 202
     until(lambda: calls_in(program.lake, "calls").get("whippy:w1"), "the call")
-    time.sleep(1.5)  # past grace and flush: the call has left memory
+    until(lambda: "callfold_streams_in_memory 0.0" in metrics_of(program), "the call's leaving memory")
     assert program.post("whippy", whippy | {"event": "call.analyzed"}) == 202
     until(lambda: calls_in(program.lake, "calls")["whippy:w1"]["revision"] == 2, "the revision")
     assert calls_in(program.lake, "calls")["whippy:w1"]["has_analysis"] is True
@@ -196,15 +202,15 @@ def test_unknown_events_and_other_webhooks_are_counted(serving: Serve) -> None:
     assert program.post("whippy", {"event": "message.received", "data": {"id": "m1"}}) == 202
     assert program.post("recho", b"{") == 202
 
-    def metrics() -> str:
-        with urllib.request.urlopen(f"{program.url}/metrics", timeout=5) as answer:
-            return str(answer.read(), "utf-8")
-
     until(
-        lambda: 'callfold_unknown_events_total{provider="interactly"} 1.0' in metrics(), "the unknown event"
+        lambda: 'callfold_unknown_events_total{provider="interactly"} 1.0' in metrics_of(program),
+        "the unknown event",
     )
-    until(lambda: 'callfold_other_webhooks_total{provider="whippy"} 1.0' in metrics(), "the other webhook")
-    told = metrics()
+    until(
+        lambda: 'callfold_other_webhooks_total{provider="whippy"} 1.0' in metrics_of(program),
+        "the other webhook",
+    )
+    told = metrics_of(program)
     assert 'callfold_quarantined_webhooks_total{code="not_json",provider="recho"} 1.0' in told
     assert 'callfold_webhooks_received_total{answer="202",provider="recho"} 1.0' in told
     assert program.stop() == 0
