@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -57,9 +58,10 @@ class Lake:
         if not (folder / SCHEMA_FILE).exists():
             self.write(schema.empty_table(), folder / SCHEMA_FILE)
 
-    def write(self, table: pa.Table, target: Path) -> None:
+    def write(self, table: pa.Table, target: Path, check: Callable[[], None] = lambda: None) -> None:
         """Puts the table at `target`, whole or not at all, and on the disk before it returns.
 
+        `check` is called at the last moment before the file appears; if it raises, none does.
         Raises DestinationUnavailable when the lake cannot take it.
         """
         temporary = self._tmp / f"{uuid.uuid4().hex}.parquet"
@@ -67,6 +69,7 @@ class Lake:
             target.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(table, temporary, compression="zstd", compression_level=1, row_group_size=122_880)
             _sync(temporary)
+            check()
             temporary.replace(target)
             _sync(target.parent)
         except OSError as error:

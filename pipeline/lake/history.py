@@ -43,6 +43,8 @@ class LakeHistory:
         self._lake = lake
         self._sealed_index: Any = np.empty(0, dtype=np.uint64)
         self._recent: set[int] = set()
+        self.newest_published_us = 0
+        """When the newest row in the lake was written, by the clock of whoever wrote it."""
         self.refresh()
 
     @_tried_again
@@ -59,6 +61,15 @@ class LakeHistory:
                 select distinct stream_key from {self._all("call_events")} where call_key is null
                 """
             ).fetchall()
+            (newest_us,) = connection.execute(
+                f"""
+                select epoch_us(greatest(
+                    (select max(published_at) from {self._all("calls")}),
+                    (select max(published_at) from {self._all("call_events")})
+                ))
+                """
+            ).fetchone() or (None,)
+        self.newest_published_us = newest_us or 0
         self._sealed_index = np.sort(hashes.column(0).to_numpy())
         self._recent = {key_hash(stream_key) for (stream_key,) in agents}
 

@@ -3,7 +3,7 @@
 import itertools
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
@@ -26,12 +26,13 @@ class LakeSink:
         records: Sequence[tuple[str, CallRecord]],
         retracted: Sequence[tuple[str, CallRecord]],
         published_us: int,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        """Events first: a call that is seen has its events."""
+        """Events first: a call that is seen has its events. `check` may forbid each file at the last moment."""
         if events:
-            self._write("call_events", events_table(events, published_us), published_us)
+            self._write("call_events", events_table(events, published_us), published_us, check)
         if records or retracted:
-            self._write("calls", calls_table(records, retracted, published_us), published_us)
+            self._write("calls", calls_table(records, retracted, published_us), published_us, check)
 
     def write_webhooks(self, webhooks: Sequence[tuple[str, Webhook]], published_us: int) -> None:
         """Archives webhooks, redacted already."""
@@ -43,6 +44,8 @@ class LakeSink:
         if stored:
             self._write("quarantine", quarantine_table(stored, published_us), published_us)
 
-    def _write(self, dataset: str, table: pa.Table, published_us: int) -> None:
+    def _write(
+        self, dataset: str, table: pa.Table, published_us: int, check: Callable[[], None] = lambda: None
+    ) -> None:
         name = f"{published_us:017d}-{self._writer}-{next(self._count)}.parquet"
-        self._lake.write(table, self._lake.hot(dataset) / name)
+        self._lake.write(table, self._lake.hot(dataset) / name, check)

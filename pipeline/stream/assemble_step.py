@@ -6,7 +6,7 @@ repeats are harmless, because rows are keyed.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -14,16 +14,21 @@ import msgspec
 from pipeline.assemble.assembler import Assembler, Changes
 from pipeline.lake import LakeHistory, LakeSink
 from pipeline.lake.rows import StoredRejection
-from pipeline.model import Rejection, Webhook
+from pipeline.model import Rejection, Remembered, Webhook
 from pipeline.normalise import webhook_id
 from pipeline.stream.handler import Partitions, RecordBatch
 from pipeline.stream.messages import event_from, record_message
 from pipeline.stream.metrics import WorkerMetrics
 from pipeline.stream.producer import Backlog, BulkProducer, Message, partition_of
+from pipeline.stream.tenure import Claim
 from pipeline.topic_names import call_events_topic, call_records_topic
 
 EVENTS_A_FLUSH = 100_000
-"""Events held for the next flush; beyond it the flush comes early."""
+"""Events held for the next flush; beyond it the flush comes early.
+
+While nothing can be written, as many again are held by the flush that is tried again, and nothing more is taken: at
+most twice this number and one batch (`FETCH_RECORDS`).
+"""
 
 
 class _Unwritten(NamedTuple):
@@ -32,6 +37,11 @@ class _Unwritten(NamedTuple):
     changes: Changes
     batches: list[RecordBatch]
     rejected: list[StoredRejection]
+
+    @property
+    def has_anything(self) -> bool:
+        changes = self.changes
+        return bool(self.batches or self.rejected or changes.events or changes.records or changes.retracted)
 
 
 class AssembleStep:
@@ -46,6 +56,7 @@ class AssembleStep:
         *,
         prefix: str,
         caught_up: Callable[[str, int], bool],
+        claim: Callable[[], Claim],
         commit: Callable[[], Awaitable[object]],
         metrics: WorkerMetrics,
         events_a_flush: int = EVENTS_A_FLUSH,
@@ -58,12 +69,14 @@ class AssembleStep:
         self._prefix = prefix
         self._topic = call_events_topic(prefix)
         self._caught_up = caught_up
+        self._claim = claim
         self._commit = commit
         self._metrics = metrics
         self._events_a_flush = events_a_flush
         self._backlog = backlog
         self._turn = asyncio.Lock()
         self._newest_us: dict[int, int] = {}
+        self._published_us = 0
         self._batches: list[RecordBatch] = []
         self._rejected: list[StoredRejection] = []
         self._waiting = 0
@@ -89,12 +102,15 @@ class AssembleStep:
     async def flush(self) -> None:
         """Makes durable what changed, then acknowledges. On DestinationUnavailable the next flush goes on."""
         async with self._turn:
+            claim = self._claim()
+            claim()
             if self._unwritten is None:
                 now_us = time.time_ns() // 1_000
                 changes = self._assembler.collect(lambda partition: self._as_of_us(partition, now_us))
                 self._unwritten = _Unwritten(changes, self._batches, self._rejected)
                 self._batches, self._rejected, self._waiting = [], [], 0
-            await self._make_durable(self._unwritten)
+            with self._metrics.flushing("assemble", counts=self._unwritten.has_anything):
+                await self._make_durable(self._unwritten, claim)
             self._unwritten = None
         await self._commit()
 
@@ -104,12 +120,13 @@ class AssembleStep:
         newest_us = self._newest_us.get(partition, 0)
         return max(newest_us, now_us) if self._caught_up(self._topic, partition) else newest_us
 
-    async def _make_durable(self, unwritten: _Unwritten) -> None:
+    async def _make_durable(self, unwritten: _Unwritten, claim: Claim) -> None:
         changes = unwritten.changes
-        await asyncio.to_thread(self._write, unwritten)
+        await asyncio.to_thread(self._write, unwritten, claim)
         messages: list[Message] = [(record.call_key, record_message(record)) for _, record in changes.records]
         messages += [(record.call_key, None) for _, record in changes.retracted]
         if messages:
+            claim()
             await self._producer.send(call_records_topic(self._prefix), messages)
         self._metrics.records.inc(len(changes.records))
         self._metrics.streams.set(len(self._assembler))
@@ -118,28 +135,38 @@ class AssembleStep:
             if self._backlog is not None:
                 self._backlog.committed(batch.partition, batch.records[-1].offset)
 
-    def _write(self, unwritten: _Unwritten) -> None:
-        changes, now_us = unwritten.changes, time.time_ns() // 1_000
-        self._sink.write_calls(changes.events, changes.records, changes.retracted, now_us)
+    def _write(self, unwritten: _Unwritten, claim: Claim) -> None:
+        changes, now_us = unwritten.changes, self._publishing_us()
+        self._sink.write_calls(changes.events, changes.records, changes.retracted, now_us, claim)
         self._sink.write_quarantine(unwritten.rejected, now_us)
         self._history.note(key for key, _ in changes.records)
         self._history.note(placed.event.stream_key for placed in changes.events if placed.call_key is None)
+
+    def _publishing_us(self) -> int:
+        # Of two rows that say different things at one revision the later one counts, so that time never goes
+        # back: not with this machine's clock, nor behind what another machine has written of these calls.
+        self._published_us = max(time.time_ns() // 1_000, self._published_us + 1)
+        return self._published_us
 
     async def assigned(self, partitions: Partitions) -> None:
         """Takes up the calls that were going on in these partitions when they were last made durable."""
         count = await self._producer.partitions(self._topic)
         async with self._turn:
-            await asyncio.to_thread(self._restore, {number for _, number in partitions}, count)
+            found = await asyncio.to_thread(self._recall, {number for _, number in partitions}, count)
+            # Not on that thread: when this is called off meanwhile, nothing may be taken up.
+            for number, remembered in found:
+                self._assembler.restore(number, remembered)
+                await asyncio.sleep(0)
+            self._published_us = max(self._published_us, self._history.newest_published_us)
 
-    def _restore(self, numbers: set[int], count: int) -> None:
+    def _recall(self, numbers: set[int], count: int) -> list[tuple[int, Mapping[str, Remembered]]]:
         self._history.refresh()
         wanted: dict[int, list[str]] = {}
         for key in self._history.open_streams():
             number = partition_of(key, count)
             if number in numbers:
                 wanted.setdefault(number, []).append(key)
-        for number, keys in wanted.items():
-            self._assembler.restore(number, self._history.remember(keys))
+        return [(number, self._history.remember(keys)) for number, keys in wanted.items()]
 
     async def revoked(self, partitions: Partitions) -> None:
         """Makes durable what there is, then forgets the partitions: another worker has them.

@@ -15,6 +15,8 @@ Rules kept here, because Faust's own bookkeeping breaks each of them for ranges 
 3. A commit that fails moves nothing and is tried again; it does not bring the worker down.
 4. What a fetch brought in the midst of a rebalance is not handed over, and is fetched again: by then aiokafka may
    already count from behind it.
+5. Whether partitions are still ours is known from what the group coordinator has answered (`stream/tenure.py`),
+   not from what Faust believes.
 
 In flight are at most: what the agents' queues take (`stream_buffer_maxsize` batches a topic, after which the
 partition is no longer fetched) and what handlers hold without acknowledging, which is theirs to bound.
@@ -26,16 +28,20 @@ from typing import Any
 
 import faust
 from aiokafka import TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, RebalanceInProgressError
+from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
 from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from pipeline.stream.ledger import OffsetLedger, Receipt
+from pipeline.stream.tenure import Tenure
 
 log = logging.getLogger(__name__)
 
 FETCH_WAIT_MS = 250
+_CONFIRMING = {HeartbeatRequest: (0, RebalanceInProgressError.errno), SyncGroupRequest: (0,)}
+"""The answers, by request, that only a living member gets. One that is to join again is a member all the same."""
 
 RebalanceHook = Callable[[set[TP]], Awaitable[None]]
 
@@ -74,13 +80,30 @@ class PromptConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         return consumer
 
+    async def on_start(self) -> None:
+        """Start aiokafka's consumer, and listen to what its group coordinator is answered (rule 5)."""
+        await super().on_start()
+        coordinator, tenure = self._consumer._coordinator, self.consumer.tenure
+        send = coordinator._send_req
+
+        async def send_and_listen(request: Any) -> Any:
+            sent_at = tenure.clock()
+            response = await send(request)
+            # Other answers have no such field at all.
+            if type(request) in _CONFIRMING and response.error_code in _CONFIRMING[type(request)]:
+                tenure.confirm(sent_at)
+            return response
+
+        coordinator._send_req = send_and_listen
+
 
 class BatchConsumer(driver.Consumer):
-    """Faust's consumer with rules 1 to 4 in the place of its own bookkeeping."""
+    """Faust's consumer with rules 1 to 5 in the place of its own bookkeeping."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.ledger = OffsetLedger()
+        self.tenure: Tenure = self.app.tenure
         #: awaited before the first record of newly assigned partitions is handed over
         self.before_assigned: RebalanceHook = getattr(self.app, "before_assigned", _no_hook)
         #: awaited while revoked partitions are still ours: what it acknowledges is still committed
@@ -181,12 +204,14 @@ class BatchConsumer(driver.Consumer):
         self.app.flow_control.suspend()
         await self.before_revoked(revoked)
         await self.force_commit()
+        self.tenure.end()
         self.ledger.forget(revoked)
         await super().on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Let handlers prepare before anything is read."""
         self.ledger.forget(assigned)
+        self.tenure.begin()
         await self.before_assigned(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
 
