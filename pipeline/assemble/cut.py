@@ -172,8 +172,8 @@ def _shaped_by(call: Cut, ordered: Sequence[CallEvent], earliest: Sequence[int])
     received after those that it displaced. `earliest` is the earliest receipt from each place on.
     """
     shaped_us = max(event.received_us for event in call.events)
-    if call.closer is not None and _was_displaced(call, call.closer, ordered):
-        shaped_us = max(shaped_us, ordered[call.closer].received_us)
+    if call.closer is not None:
+        shaped_us = max(shaped_us, _last_loss_us(call, call.closer, ordered, earliest))
     count = 0
     for index in range(call.start, len(ordered)):
         if earliest[index] > shaped_us:
@@ -182,13 +182,19 @@ def _shaped_by(call: Cut, ordered: Sequence[CallEvent], earliest: Sequence[int])
     return count
 
 
-def _was_displaced(call: Cut, closer: int, ordered: Sequence[CallEvent]) -> bool:
-    """Whether the next call's begin came late, after events that until then had belonged to this call."""
+def _last_loss_us(call: Cut, closer: int, ordered: Sequence[CallEvent], earliest: Sequence[int]) -> int:
+    """When the call last lost an event to a later call, because a begin came late; 0 if it never did.
+
+    An event that follows belonged to this call from its receipt until the first receipt of any begin between them.
+    """
     has_ended = any(event.cut == "end" for event in call.events)
+    begun_us, lost_us = ordered[closer].received_us, 0
     for index in range(closer + 1, len(ordered)):
+        if earliest[index] >= begun_us:
+            break
         event = ordered[index]
         if event.cut == "begin":
-            return False
-        if event.received_us < ordered[closer].received_us and (event.cut == "sync" or not has_ended):
-            return True
-    return False
+            begun_us = min(begun_us, event.received_us)
+        elif event.received_us < begun_us and (event.cut == "sync" or not has_ended):
+            lost_us = max(lost_us, begun_us)
+    return lost_us

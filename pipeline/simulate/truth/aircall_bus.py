@@ -1,6 +1,7 @@
 """The Aircall bus, told the slow way: one agent's events in their order, cut into calls."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -114,7 +115,7 @@ def tell_all(agent: str, events: list[Event], idle_us: int) -> list[Story]:
 def _revised_by(cut: _Cut, ordered: list[Event], earliest_from: list[int]) -> int:
     """The agent's events from the call's first on, received no later than the last that shaped the call."""
     last_us = max(event.received_us for event in cut.events)
-    last_us = max(last_us, _late_begin(cut, ordered))
+    last_us = max([last_us, *_losses(cut, ordered, earliest_from)])
     count, index = 0, cut.start
     while index < len(ordered) and earliest_from[index] <= last_us:
         count += ordered[index].received_us <= last_us
@@ -122,17 +123,20 @@ def _revised_by(cut: _Cut, ordered: list[Event], earliest_from: list[int]) -> in
     return count
 
 
-def _late_begin(cut: _Cut, ordered: list[Event]) -> int:
-    """When the next call's begin was received, if it came after events that were this call's until then; else 0."""
+def _losses(cut: _Cut, ordered: list[Event], earliest_from: list[int]) -> Iterator[int]:
+    """When events that had been taken for this call's went to a later call, whose begin had not been there yet."""
     if cut.ended_before is None:
-        return 0
-    late = ordered[cut.ended_before]
-    for event in ordered[cut.ended_before + 1 :]:
+        return
+    begins: list[int] = []
+    for event, nothing_before in zip(
+        ordered[cut.ended_before :], earliest_from[cut.ended_before :], strict=True
+    ):
+        if begins and nothing_before >= min(begins):
+            return
         if _begins(event):
-            break
-        if event.received_us < late.received_us and (event.kind == "DIALER.SYNC" or not cut.is_over):
-            return late.received_us
-    return 0
+            begins.append(event.received_us)
+        elif event.received_us < min(begins) and (event.kind == "DIALER.SYNC" or not cut.is_over):
+            yield min(begins)
 
 
 def _begins(event: Event) -> bool:
