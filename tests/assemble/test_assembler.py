@@ -133,6 +133,24 @@ def test_a_retracted_call_leaves_the_calls_and_a_repeat_does_not_bring_it_back()
     assert len(lake.rows) == rows
 
 
+def test_both_begins_of_the_next_call_come_late_and_the_revision_is_the_same_however_it_is_flushed() -> None:
+    lines = bus(
+        "DIALING ringing connected hanging ended DIALING connecting ringing connected SYNC hanging ended"
+    )
+    # The details of the second call are the first's until one of its two beginnings comes.
+    order = [*range(5), 7, 9, 8, 10, 11, 6, 5]
+    late = [
+        line | {"received_at": world.instant.to_text(MONDAY_US + (100 + place) * SECOND)}
+        for place, line in enumerate(lines[index] for index in order)
+    ]
+    truth = world.expected(late)
+    at_once = world.run(late, world.Course({}))
+    one_by_one = world.run(late, world.Course(dict.fromkeys(range(len(late)), "flush")))
+    assert at_once.calls() == truth
+    assert one_by_one.calls() == truth
+    assert len({record.event_count for _, record, _ in one_by_one.rows}) > 5
+
+
 def test_an_agents_older_calls_leave_memory_even_if_the_agent_never_pauses() -> None:
     lake = world.MemoryLake()
     worker = world.assembler(lake)

@@ -111,14 +111,13 @@ def assert_events_stand_under_their_calls(lake: Any, idle_us: int) -> None:
     assert lake.placed == place
 
 
-@settings(the_same_each_time, max_examples=80)
+@settings(the_same_each_time, max_examples=150)
 @given(bus_runs(), st.sampled_from([0, 60, 14_400]))
 def test_any_stream_of_an_agent_is_cut_as_the_oracle_cuts_it(run: Any, grace: int) -> None:
     lines, course = run
     lake = world.run(lines, course, grace_us=grace * world.SECOND)
     truth = world.expected(lines)
-    assert world.differences(world.without(lake.calls(), "revision"), world.without(truth, "revision")) == []
-    assert all(row["revision"] >= truth[key]["revision"] for key, row in lake.calls().items())
+    assert world.differences(lake.calls(), truth) == []
     assert_events_stand_under_their_calls(lake, world.IDLE_US)
     assert_revisions_rise(lake)
 
