@@ -1,15 +1,15 @@
 """Compaction: the small files of many flushes become one sorted, deduplicated file per date.
 
-At every moment a reader sees every row once. A call that has a hot row is read from there alone, so sealed files
-may be replaced one after the other; merged hot files stay until a grace period is over, for readers that have
-them open; and which files those are stands in a manifest, so that a crash leaves work undone but nothing wrong.
-A call that is still going on is never sealed: its newest row moves to a new hot file.
+At every moment a reader sees every row once. New sealed files are written beside the old ones and count from the
+moment that a new manifest names them (`lake/sealed.py`); a call that has a hot row is read from there alone, so it
+does not matter which of the two is seen first. Merged hot files and replaced sealed ones stay until a grace period
+is over, for readers that have them open; which those are is noted under `_compacted`, so that a crash leaves work
+undone but nothing wrong. A call that is still going on is never sealed: its newest row moves to a new hot file.
 """
 
 import fcntl
-import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -20,7 +20,16 @@ import pyarrow as pa
 
 from pipeline.errors import UserError
 from pipeline.lake.files import SCHEMA_FILE, Lake, quoted, unavailable, unreadable
+from pipeline.lake.removal import note, noted, remove_noted
 from pipeline.lake.schemas import SCHEMAS
+from pipeline.lake.sealed import (
+    OPTIONS,
+    current_files,
+    next_generation,
+    publish,
+    sealed_path,
+    superseded,
+)
 
 ABANDONED_SECONDS: Final = 3600.0
 """Work in progress that is older was left behind by a crash."""
@@ -122,48 +131,28 @@ def compact(root: Path, grace_seconds: float) -> Compaction:
         if not chosen:
             return Compaction(0, 0, 0, is_elsewhere=True)
         try:
-            return _compact(lake, root / "_compacted", grace_seconds)
+            return _compact(lake, grace_seconds)
         except duckdb.Error as error:
             raise unreadable(root, error) from error
         except OSError as error:
             raise unavailable(root, error) from error
 
 
-def _compact(lake: Lake, manifests: Path, grace_seconds: float) -> Compaction:
-    manifests.mkdir(exist_ok=True)
-    removed = _remove_merged(lake, manifests, grace_seconds)
-    lake.sweep(round((time.time() - ABANDONED_SECONDS) * 1_000_000))
-    already = {name for manifest in manifests.glob("*.json") for name in _merged(manifest)}
+def _compact(lake: Lake, grace_seconds: float) -> Compaction:
+    removed = remove_noted(lake, grace_seconds)
+    lake.sweep(ABANDONED_SECONDS)
+    already = noted(lake)
     hot = {dataset: _hot_files(lake, dataset, already) for dataset in SCHEMAS}
     if all(file.name.endswith(CARRIED) for files in hot.values() for file in files):
         # Nothing was written since: what is still going on stands where it was carried to.
         return Compaction(0, 0, removed)
     sealed = sum(_seal(lake, dataset, hot[dataset.source]) for dataset in _DATASETS)
-    merged = [str(file.relative_to(lake.root)) for files in hot.values() for file in files]
     _carry_over(lake, hot["calls"])
-    lake.write_text(json.dumps(merged), manifests / f"{time.time_ns():020d}.json")
+    merged = [file for files in hot.values() for file in files]
+    replaced = [file for dataset in _DATASETS for file in superseded(lake, dataset.name)]
+    names = [str(file.relative_to(lake.root)) for file in (*merged, *replaced)]
+    note(lake, [name for name in names if name not in already])
     return Compaction(len(merged), sealed, removed)
-
-
-def _merged(manifest: Path) -> list[str]:
-    try:
-        names: list[str] = json.loads(manifest.read_text(encoding="utf-8"))
-    except ValueError:
-        # A machine that lost its power may leave an empty file: those hot files are merged once more.
-        return []
-    return names
-
-
-def _remove_merged(lake: Lake, manifests: Path, grace_seconds: float) -> int:
-    removed = 0
-    for manifest in sorted(manifests.glob("*.json")):
-        if time.time_ns() - int(manifest.stem) < grace_seconds * 1e9:
-            continue
-        for name in _merged(manifest):
-            (lake.root / name).unlink(missing_ok=True)
-            removed += 1
-        manifest.unlink()
-    return removed
 
 
 def _hot_files(lake: Lake, dataset: str, already: set[str]) -> list[Path]:
@@ -175,13 +164,13 @@ def _seal(lake: Lake, dataset: _Dataset, hot: Sequence[Path]) -> int:
     """Seals the rows of the hot files; returns how many sealed files were written."""
     if not hot:
         return 0
-    schema = SCHEMAS[dataset.source]
+    files = dict(current_files(lake, dataset.name))
     with duckdb.connect(config={"threads": 2}) as connection:
-        sealed = f"read_parquet({quoted(lake.sealed(dataset.name), '**/*.parquet')}, {_OPTIONS})"
+        sealed = _rows_of(lake, dataset, files.values())
         connection.execute(
             f"""
             create temp table touched as
-            with hot as (select * from read_parquet({_list(hot)}, {_OPTIONS})),
+            with hot as (select * from read_parquet({_list(hot)}, {OPTIONS})),
             both_kinds as (
                 select * from hot
                 union all by name
@@ -199,26 +188,37 @@ def _seal(lake: Lake, dataset: _Dataset, hot: Sequence[Path]) -> int:
             order by date
             """
         ).fetchall()
+        generation = next_generation(lake, dataset.name)
         for (day,) in dates:
-            _write_date(lake, dataset, connection, day, schema)
+            table = _rows_of_date(lake, dataset, connection, day, files.pop(day, None))
+            if len(table):
+                files[day] = sealed_path(lake, dataset.name, day, generation)
+                generations = pa.array([generation] * len(table), pa.int64())
+                lake.write(table.append_column("generation", generations), files[day])
+                generation += 1
+    publish(lake, dataset.name, files)
     return len(dates)
 
 
-def _write_date(
-    lake: Lake, dataset: _Dataset, connection: duckdb.DuckDBPyConnection, day: date, schema: pa.Schema
-) -> None:
-    target = lake.sealed(dataset.name) / f"date={day.isoformat()}" / f"{dataset.name}.parquet"
-    before = ""
-    if target.exists():
-        before = (
-            f"union all by name select s.* from read_parquet({quoted(target)}, {_OPTIONS}) s "
-            f"anti join touched using ({dataset.key})"
-        )
+def _rows_of(lake: Lake, dataset: _Dataset, files: Iterable[Path]) -> str:
+    every = [lake.sealed(dataset.name) / SCHEMA_FILE, *files]
+    return f"(select * exclude (generation) from read_parquet({_list(every)}, {OPTIONS}))"
+
+
+def _rows_of_date(
+    lake: Lake, dataset: _Dataset, connection: duckdb.DuckDBPyConnection, day: date, before: Path | None
+) -> pa.Table:
+    schema = SCHEMAS[dataset.source]
+    unchanged = _rows_of(lake, dataset, [] if before is None else [before])
     table = connection.sql(
-        f"select * from (select * from touched where date = date '{day}' and {dataset.kept} {before}) "
-        f"order by {dataset.order}"
+        f"""
+        select * from touched where date = date '{day}' and {dataset.kept}
+        union all by name
+        select s.* from {unchanged} s anti join touched using ({dataset.key})
+        order by {dataset.order}
+        """
     ).to_arrow_table()
-    lake.write(table.select(schema.names).cast(schema), target)
+    return table.select(schema.names).cast(schema)
 
 
 def _carry_over(lake: Lake, hot: Sequence[Path]) -> None:
@@ -228,7 +228,7 @@ def _carry_over(lake: Lake, hot: Sequence[Path]) -> None:
         table = connection.sql(
             f"""
             select * from (
-                select * from read_parquet({_list(hot)}, {_OPTIONS})
+                select * from read_parquet({_list(hot)}, {OPTIONS})
                 qualify row_number() over (partition by call_key order by revision desc, published_at desc) = 1
             )
             where state <> 'ended' and not is_retracted
@@ -238,9 +238,6 @@ def _carry_over(lake: Lake, hot: Sequence[Path]) -> None:
         schema = SCHEMAS["calls"]
         name = f"{time.time_ns() // 1_000:017d}{CARRIED}"
         lake.write(table.select(schema.names).cast(schema), lake.hot("calls") / name)
-
-
-_OPTIONS: Final = "union_by_name = true, hive_partitioning = false"
 
 
 def _list(files: Sequence[Path]) -> str:

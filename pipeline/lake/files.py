@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import DestinationUnavailable
-from pipeline.lake.schemas import SCHEMAS
+from pipeline.lake.schemas import MANIFEST, SCHEMAS, sealed_schema
 
 SEALED_ONLY: Final = ("call_revisions",)
 """Datasets that only compaction writes; their newest rows are the hot rows of `calls`."""
@@ -23,7 +23,7 @@ SCHEMA_FILE: Final = "0-schema.parquet"
 
 
 class Lake:
-    """A lake folder. Readers never see half a file: names under `hot` and `sealed` appear by rename."""
+    """A lake folder. Readers never see half a file: names appear by rename, and stand for the same bytes for ever."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -34,8 +34,12 @@ class Lake:
         return self.root / dataset / "hot"
 
     def sealed(self, dataset: str) -> Path:
-        """One sorted file a date."""
+        """Sorted files, of which one a date counts (`lake/sealed.py`)."""
         return self.root / dataset / "sealed"
+
+    def manifest(self, dataset: str) -> Path:
+        """Which of the sealed files count."""
+        return self.root / dataset / "manifest"
 
     def exists(self) -> bool:
         """Whether a lake has been laid out here."""
@@ -46,10 +50,10 @@ class Lake:
         try:
             self._tmp.mkdir(parents=True, exist_ok=True)
             for dataset, schema in SCHEMAS.items():
-                for folder in (self.hot(dataset), self.sealed(dataset)):
-                    self._lay_out(folder, schema)
-            for dataset in SEALED_ONLY:
-                self._lay_out(self.sealed(dataset), SCHEMAS["calls"])
+                self._lay_out(self.hot(dataset), schema)
+            for dataset, schema in (SCHEMAS | dict.fromkeys(SEALED_ONLY, SCHEMAS["calls"])).items():
+                self._lay_out(self.sealed(dataset), sealed_schema(schema))
+                self._lay_out(self.manifest(dataset), MANIFEST)
         except OSError as error:
             raise unavailable(self.root, error) from error
 
@@ -92,11 +96,20 @@ class Lake:
         finally:
             _discard(temporary)
 
-    def sweep(self, older_than_us: int) -> None:
+    def age_seconds(self, path: Path) -> float:
+        """How long ago the file was written, by the file system's clock and not by this machine's."""
+        probe = self._tmp / f"{uuid.uuid4().hex}.now"
+        try:
+            probe.touch()
+            return probe.stat().st_mtime - path.stat().st_mtime
+        finally:
+            _discard(probe)
+
+    def sweep(self, older_than_seconds: float) -> None:
         """Removes what crashed writers left behind."""
         for left in self._tmp.iterdir():
             try:
-                if left.stat().st_mtime * 1_000_000 < older_than_us:
+                if self.age_seconds(left) > older_than_seconds:
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
             except FileNotFoundError:
                 continue

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pipeline.errors import DestinationUnavailable
 from pipeline.lake.files import Lake, quoted, unreadable
 from pipeline.lake.rows import events_from, key_hash, records_from
+from pipeline.lake.sealed import OPTIONS, sealed_rows
 from pipeline.model import CallEvent, CallRecord, Remembered
 
 TRIES: Final = 4
@@ -157,8 +158,10 @@ class LakeHistory:
 
     def _all(self, dataset: str) -> str:
         hot = quoted(self._lake.hot(dataset), "*.parquet")
-        sealed = quoted(self._lake.sealed(dataset), "**/*.parquet")
-        return f"read_parquet([{hot}, {sealed}], union_by_name = true, hive_partitioning = false)"
+        return (
+            f"(select * from read_parquet({hot}, {OPTIONS}) "
+            f"union all by name select * from {sealed_rows(self._lake, dataset)})"
+        )
 
 
 def _by_stream(events: pa.Table, records: pa.Table) -> dict[str, Remembered]:

@@ -165,4 +165,14 @@ QUARANTINE: Final = _schema(
 )
 """One row per webhook that could not be processed; a row with `is_resolved` withdraws it after a replay."""
 
+MANIFEST: Final = _schema(
+    "manifest", ("version", pa.int64()), ("date", pa.date32()), ("generation", pa.int64())
+)
+"""One row per sealed file that counts; the rows of the highest version say which."""
+
 SCHEMAS: Final = {"calls": CALLS, "call_events": CALL_EVENTS, "webhooks": WEBHOOKS, "quarantine": QUARANTINE}
+
+
+def sealed_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema of a dataset's sealed files: each row says which generation of its date's file it is in."""
+    return schema.append(pa.field("generation", pa.int64()))

@@ -1,13 +1,14 @@
 """The worker's second step: events are folded, and at each flush the records that changed are made durable.
 
-Order of a flush: files, then call records on their topic, then the commit. A crash in between repeats rows, and
-repeats are harmless, because rows are keyed.
+Order of a flush: call records on their topic, then files, then the commit. A crash in between repeats records and
+rows, and repeats are harmless, because they are keyed. Files come second because the next worker goes by them: what
+the lake shows as published is not produced again.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import msgspec
 
@@ -31,12 +32,14 @@ most twice this number and one batch (`FETCH_RECORDS`).
 """
 
 
-class _Unwritten(NamedTuple):
+@dataclass
+class _Unwritten:
     """What a flush set out to make durable; kept until it is."""
 
     changes: Changes
     batches: list[RecordBatch]
     rejected: list[StoredRejection]
+    is_produced: bool = False
 
     @property
     def has_anything(self) -> bool:
@@ -122,12 +125,13 @@ class AssembleStep:
 
     async def _make_durable(self, unwritten: _Unwritten, claim: Claim) -> None:
         changes = unwritten.changes
+        if not unwritten.is_produced:
+            messages: list[Message] = [(r.call_key, record_message(r)) for _, r in changes.records]
+            messages += [(record.call_key, None) for _, record in changes.retracted]
+            if messages:
+                await self._producer.send(call_records_topic(self._prefix), messages)
+            unwritten.is_produced = True
         await asyncio.to_thread(self._write, unwritten, claim)
-        messages: list[Message] = [(record.call_key, record_message(record)) for _, record in changes.records]
-        messages += [(record.call_key, None) for _, record in changes.retracted]
-        if messages:
-            claim()
-            await self._producer.send(call_records_topic(self._prefix), messages)
         self._metrics.records.inc(len(changes.records))
         self._metrics.streams.set(len(self._assembler))
         for batch in unwritten.batches:

@@ -1,11 +1,20 @@
 with
 
+-- Which sealed files count. It is listed before them, so that what it names is there.
+manifest as (
+    select generation
+    from read_parquet('quarantine/manifest/*.parquet', union_by_name = true, hive_partitioning = false)
+    qualify version = max(version) over ()
+),
+
 written as (
     select *
     from read_parquet('quarantine/hot/*.parquet', union_by_name = true, hive_partitioning = false)
     union all by name
-    select *
-    from read_parquet('quarantine/sealed/**/*.parquet', union_by_name = true, hive_partitioning = false)
+    select sealed_files.* exclude (generation)
+    from manifest
+    join read_parquet('quarantine/sealed/**/*.parquet', union_by_name = true, hive_partitioning = false) as sealed_files
+        on manifest.generation = sealed_files.generation
 ),
 
 newest as (

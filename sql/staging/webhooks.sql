@@ -1,5 +1,12 @@
 with
 
+-- Which sealed files count. It is listed before them, so that what it names is there.
+manifest as (
+    select generation
+    from read_parquet('webhooks/manifest/*.parquet', union_by_name = true, hive_partitioning = false)
+    qualify version = max(version) over ()
+),
+
 hot as (
     select *
     from read_parquet('webhooks/hot/*.parquet', union_by_name = true, hive_partitioning = false)
@@ -7,8 +14,10 @@ hot as (
 ),
 
 sealed as (
-    select *
-    from read_parquet('webhooks/sealed/**/*.parquet', union_by_name = true, hive_partitioning = false)
+    select sealed_files.* exclude (generation)
+    from manifest
+    join read_parquet('webhooks/sealed/**/*.parquet', union_by_name = true, hive_partitioning = false) as sealed_files
+        on manifest.generation = sealed_files.generation
 ),
 
 newest as (

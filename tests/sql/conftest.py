@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.lake.schemas import SCHEMAS
+from pipeline.lake.schemas import MANIFEST, SCHEMAS, sealed_schema
 from pipeline.query.views import connect
 
 Row = Mapping[str, Any]
@@ -82,6 +82,10 @@ class Lake:
         self._files = 0
         for folder, dataset in FOLDERS.items():
             self.write(folder, [], name="0-schema.parquet", dataset=dataset)
+        for name in (*SCHEMAS, "call_revisions"):
+            manifest = self.root / name / "manifest" / "0-schema.parquet"
+            manifest.parent.mkdir()
+            pq.write_table(MANIFEST.empty_table(), manifest)
 
     def write(
         self, folder: str, rows: list[Row], name: str | None = None, dataset: str | None = None
@@ -89,9 +93,23 @@ class Lake:
         self._files += 1
         path = self.root / folder / (name or f"{self._files:04d}.parquet")
         path.parent.mkdir(parents=True, exist_ok=True)
-        head = "/".join(folder.split("/")[:2])
+        head, kind = "/".join(folder.split("/")[:2]), folder.split("/")[1]
         schema = SCHEMAS[dataset or FOLDERS[head]]
-        pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=schema), path)
+        generation = {"generation": self._files} if kind == "sealed" else {}
+        if generation:
+            schema = sealed_schema(schema)
+        pq.write_table(pa.Table.from_pylist([dict(row) | generation for row in rows], schema=schema), path)
+        if generation and name is None:
+            self._let_count(folder.split("/", maxsplit=1)[0])
+
+    def _let_count(self, dataset: str) -> None:
+        """Every sealed file that was written so far counts."""
+        rows = [
+            {"version": self._files, "date": DAY.date(), "generation": generation}
+            for generation in range(1, self._files + 1)
+        ]
+        manifest = self.root / dataset / "manifest" / f"{self._files:012d}.parquet"
+        pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST), manifest)
 
     def hot(self, *rows: Row) -> None:
         self.write("calls/hot", list(rows))
