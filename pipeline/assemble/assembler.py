@@ -116,8 +116,9 @@ class Assembler:
                 stream = self._streams.get(key) or self._new(partition, past.events[0])
                 self._streams[key] = stream
                 stream.merge(past)
-                # A crash may have come between an event and its record: when the event comes again it is no news.
-                self._dirty.add(key)
+                if stream.is_agent or sum(record.event_count for record in past.records) != len(past.events):
+                    # A crash came between an event and its record: when the event comes again it is no news.
+                    self._dirty.add(key)
 
     def drop(self, partitions: Collection[int]) -> None:
         """Forgets the streams of partitions that another worker has taken over."""

@@ -1,7 +1,7 @@
 """Records as columns of the declared schemas, and back. Instants go as whole microseconds, never as objects."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
@@ -107,28 +107,52 @@ def quarantine_table(stored: Sequence[StoredRejection], published_us: int) -> pa
     return _table(schemas.QUARANTINE, columns)
 
 
-def _plain(table: pa.Table) -> list[dict[str, Any]]:
-    """Rows as dicts with instants and dates as whole numbers."""
-    for index, field in enumerate(table.schema):
-        if pa.types.is_timestamp(field.type):
-            # One engine may hand back another unit or zone; microseconds since the epoch are meant.
-            as_us = table.column(index).cast(schemas.INSTANT).cast(pa.int64())
-            table = table.set_column(index, field.name, as_us)
-        elif pa.types.is_date(field.type):
-            table = table.set_column(index, field.name, table.column(index).cast(pa.int32()))
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
+_ROWS_AT_ONCE: Final = 20_000
+"""Rows that stand as Python values of every column at a time."""
+
+
+def _plain_rows(table: pa.Table, fields: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Each row's values by the field that its column is called in `fields`; columns that hold nothing are left out.
+
+    Taken column by column: there are too many to look into each for each row.
+    """
+    for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
+        names, columns = [], []
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if name in fields and column.null_count < len(column):
+                names.append(fields[name])
+                columns.append(_plain(column))
+        for row in zip(*columns, strict=True):
+            yield dict(zip(names, row, strict=True))
+
+
+def _plain(column: pa.Array) -> list[Any]:
+    """Instants and dates as whole numbers; texts that are the same are one object, however many rows have them."""
+    if pa.types.is_string(column.type):
+        encoded = column.dictionary_encode()
+        texts = [*encoded.dictionary.to_pylist(), None]
+        return [texts[index] for index in encoded.indices.fill_null(-1).to_pylist()]
+    if pa.types.is_timestamp(column.type):
+        # One engine may hand back another unit or zone; microseconds since the epoch are meant.
+        column = column.cast(schemas.INSTANT).cast(pa.int64())
+    elif pa.types.is_date(column.type):
+        column = column.cast(pa.int32())
+    values: list[Any] = column.to_pylist()
+    return values
 
 
 def records_from(table: pa.Table) -> Iterable[tuple[str, CallRecord]]:
     """(stream key, record) of every row of `calls`."""
-    names = [(name, column_of(name)) for name in RECORD_FIELDS]
-    for row in _plain(table):
-        yield row["stream_key"], CallRecord(**{name: row[column] for name, column in names})
+    fields = {column_of(name): name for name in RECORD_FIELDS} | {"stream_key": "stream_key"}
+    nothing: dict[str, Any] = dict.fromkeys(RECORD_FIELDS)
+    for row in _plain_rows(table, fields):
+        stream_key = row.pop("stream_key")
+        yield stream_key, CallRecord(**(nothing | row))
 
 
 def events_from(table: pa.Table) -> Iterable[CallEvent]:
     """The event of every row of `call_events`."""
-    names = [(name, column_of(name)) for name in EVENT_FIELDS if name != "errors"]
-    for row in _plain(table):
-        yield CallEvent(errors=tuple(row["errors"] or ()), **{name: row[column] for name, column in names})
+    fields = {column_of(name): name for name in EVENT_FIELDS}
+    for row in _plain_rows(table, fields):
+        row["errors"] = tuple(row.get("errors") or ())
+        yield CallEvent(**row)

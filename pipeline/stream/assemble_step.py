@@ -7,7 +7,7 @@ the lake shows as published is not produced again.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -163,14 +163,14 @@ class AssembleStep:
                 await asyncio.sleep(0)
             self._published_us = max(self._published_us, self._history.newest_published_us)
 
-    def _recall(self, numbers: set[int], count: int) -> list[tuple[int, Mapping[str, Remembered]]]:
+    def _recall(self, numbers: set[int], count: int) -> list[tuple[int, dict[str, Remembered]]]:
         self._history.refresh()
-        wanted: dict[int, list[str]] = {}
-        for key in self._history.open_streams():
-            number = partition_of(key, count)
-            if number in numbers:
-                wanted.setdefault(number, []).append(key)
-        return [(number, self._history.remember(keys)) for number, keys in wanted.items()]
+        wanted = {key: partition_of(key, count) for key in self._history.open_streams()}
+        remembered = self._history.remember([key for key, number in wanted.items() if number in numbers])
+        found: dict[int, dict[str, Remembered]] = {}
+        for key, past in remembered.items():
+            found.setdefault(wanted[key], {})[key] = past
+        return list(found.items())
 
     async def revoked(self, partitions: Partitions) -> None:
         """Makes durable what there is, then forgets the partitions: another worker has them.
