@@ -1,14 +1,21 @@
 # syntax=docker/dockerfile:1
-# Builds a wheel, installs it with its dependencies into a virtual environment, and keeps only that.
+# Installs exactly the locked dependencies, checked by their hashes, then this checkout as a wheel; keeps only that.
 
 FROM python:3.12-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
-RUN python -m venv /opt/callfold
+# The dependencies come first: a change of the code does not fetch them again.
+COPY requirements.lock build.lock ./
+RUN python -m venv /opt/callfold && /opt/callfold/bin/pip install --require-hashes -r requirements.lock \
+ && python -m venv /opt/build && /opt/build/bin/pip install --require-hashes -r build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY sql ./sql
 COPY pipeline ./pipeline
-RUN /opt/callfold/bin/pip install .
+# With the locked backend and nothing else: the build fetches nothing.
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
+ && /opt/callfold/bin/pip install --no-index --no-deps /wheel/callfold-*.whl \
+ && /opt/callfold/bin/pip check \
+ && /opt/callfold/bin/callfold --version
 
 FROM python:3.12-slim
 LABEL org.opencontainers.image.title="callfold" org.opencontainers.image.licenses="Apache-2.0"
@@ -19,9 +26,8 @@ COPY --from=build /opt/callfold /opt/callfold
 ENV PATH=/opt/callfold/bin:$PATH PYTHONUNBUFFERED=1 CALLFOLD_LAKE=/lake CALLFOLD_HTTP_HOST=0.0.0.0
 USER callfold
 WORKDIR /home/callfold
-VOLUME /lake
 EXPOSE 8080
-# SIGTERM drains and flushes; give it longer than flush_seconds before killing it.
+# SIGTERM drains and flushes; give it a minute before killing it.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["callfold"]
 CMD ["serve"]

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from croniter import croniter
 
@@ -57,6 +58,18 @@ def read_text(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("is not a text")
     return value.strip()
+
+
+def optional(read: Callable[[object], Any]) -> Callable[[object], Any]:
+    """A reader to which the empty text is the absence of a value."""
+    return lambda value: None if value == "" else read(value)
+
+
+def read_password(value: object) -> str:
+    """A password as it is given, spaces included."""
+    if isinstance(value, str):
+        return value
+    raise ValueError("is not a text")
 
 
 def read_path(value: object) -> Path:

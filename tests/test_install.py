@@ -3,17 +3,20 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
 import tomllib
 import zipfile
-from importlib.metadata import packages_distributions
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from packaging.markers import default_environment
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 
@@ -124,3 +127,80 @@ def test_every_package_that_is_imported_is_declared() -> None:
         if not {d.lower().replace("_", "-") for d in distributions.get(name, [])} & declared
     }
     assert undeclared == set()
+
+
+#: what the image runs on, of which the locks are made
+IMAGE = {"python_version": "3.12", "python_full_version": "3.12.0", "sys_platform": "linux", "extra": ""}
+
+
+def _locked(name: str) -> dict[str, str]:
+    """The version of each package in a lock file; every one of them must have hashes."""
+    text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    found = {}
+    for line in lines:
+        pinned = re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+)((?:\s+--hash=sha256:[0-9a-f]{64})+)", line.rstrip())
+        assert pinned is not None, line
+        found[canonicalize_name(pinned[1])] = pinned[2]
+    return found
+
+
+def _disagreements(requirements: list[str], locked: dict[str, str]) -> list[str]:
+    wanted = [Requirement(entry) for entry in requirements]
+    return [
+        str(want)
+        for want in wanted
+        if not want.specifier.contains(locked.get(canonicalize_name(want.name), "0"), prereleases=True)
+    ]
+
+
+def _needed(requirements: list[str]) -> set[str]:
+    """Everything that these packages pull in on the image, by what the packages installed here say of themselves."""
+    environment = {**default_environment(), **IMAGE}
+    needed: set[str] = set()
+    waiting = [Requirement(entry) for entry in requirements]
+    seen = set()
+    while waiting:
+        want = waiting.pop()
+        name, extras = canonicalize_name(want.name), frozenset(want.extras)
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        needed.add(name)
+        try:
+            told = requires(name) or []
+        except PackageNotFoundError:
+            continue  # only the image needs it: what it needs in turn is not known here
+        for entry in map(Requirement, told):
+            asked = [environment | {"extra": extra} for extra in (extras or {""})]
+            if entry.marker is None or any(entry.marker.evaluate(each) for each in asked):
+                waiting.append(entry)
+    return needed
+
+
+def test_the_image_is_locked_to_what_the_project_allows_and_to_all_it_needs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    dependencies, backend = project["project"]["dependencies"], project["build-system"]["requires"]
+    locked = _locked("requirements.lock")
+    assert _disagreements(dependencies, locked) == []
+    assert _needed(dependencies) == set(locked)
+    assert _disagreements(backend, _locked("build.lock")) == []
+    assert _needed(backend) <= set(_locked("build.lock"))
+
+
+def test_the_image_installs_nothing_but_what_is_locked() -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    installs = re.findall(r"pip (?:install|wheel) [^&\n]*", text)
+    assert len(installs) == 4
+    for command in installs:
+        assert "--require-hashes -r" in command or "--no-deps" in command, command
+        assert ("wheel" in command.split()[1]) == ("--no-build-isolation" in command), command
+    assert re.search(r"^USER callfold$", text, flags=re.MULTILINE)
+    copied = [
+        path
+        for line in re.findall(r"^COPY (?!--from)(.+) \S+$", text, flags=re.MULTILINE)
+        for path in line.split()
+    ]
+    let_through = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert {f"!{path}" for path in copied} == {line for line in let_through if line.startswith("!")}
+    assert all((ROOT / path).exists() for path in copied)
