@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import UserError
+from pipeline.kafka_security import kafka_problems
 from pipeline.setting_readers import (
     EMBEDDED,
     choice_reader,
     number_reader,
+    optional,
     read_broker,
     read_cron,
     read_flag,
+    read_password,
     read_path,
     read_prefix,
     read_secrets,
@@ -47,6 +50,13 @@ class Settings:
     """Every setting under its flat name; `SETTINGS` holds the meanings, units and defaults."""
 
     broker: str
+    kafka_security: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"]
+    kafka_mechanism: Literal["plain", "scram-sha-256", "scram-sha-512"]
+    kafka_username: str | None
+    kafka_password: str | None = field(repr=False)
+    kafka_ca_file: Path | None
+    kafka_cert_file: Path | None
+    kafka_key_file: Path | None
     lake: Path
     http_host: str
     http_port: int
@@ -54,6 +64,7 @@ class Settings:
     flush_seconds: float
     grace_seconds: float
     idle_seconds: float
+    stuck_seconds: float
     providers: Mapping[str, ProviderAuth]
     privacy_numbers: Literal["keep", "mask", "hmac"]
     privacy_key: str | None = field(repr=False)
@@ -61,6 +72,8 @@ class Settings:
     archive_webhooks: bool
     topic_prefix: str
     topic_partitions: int
+    topic_replication: int
+    topic_retention_days: int
     metrics_port: int
     compact_seconds: float
     compact_grace_seconds: float
@@ -94,6 +107,23 @@ class SettingSpec(NamedTuple):
 SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("broker", "CALLFOLD_BROKER", EMBEDDED,
                 "`embedded` or `kafka://host:port[;host:port]`", read_broker),
+    SettingSpec("kafka.security", "CALLFOLD_KAFKA_SECURITY", "plaintext",
+                "how Kafka is spoken to: `plaintext`, `ssl` (TLS), `sasl_plaintext` (login), `sasl_ssl` (both)",
+                choice_reader("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")),
+    SettingSpec("kafka.mechanism", "CALLFOLD_KAFKA_MECHANISM", "scram-sha-512",
+                "how the login is proven: `plain`, `scram-sha-256` or `scram-sha-512`",
+                choice_reader("plain", "scram-sha-256", "scram-sha-512")),
+    SettingSpec("kafka.username", "CALLFOLD_KAFKA_USERNAME", "", "who logs in", optional(read_text)),
+    SettingSpec("kafka.password", "CALLFOLD_KAFKA_PASSWORD", "",
+                "the password of the login; taken from the environment only", optional(read_password),
+                in_file=False),
+    SettingSpec("kafka.ca_file", "CALLFOLD_KAFKA_CA_FILE", "",
+                "the authorities (PEM) that Kafka's certificate is checked with; empty: the system's",
+                optional(read_path)),
+    SettingSpec("kafka.cert_file", "CALLFOLD_KAFKA_CERT_FILE", "",
+                "Callfold's own certificate (PEM), where Kafka asks for one", optional(read_path)),
+    SettingSpec("kafka.key_file", "CALLFOLD_KAFKA_KEY_FILE", "",
+                "its key (PEM, not encrypted); empty: in the file of the certificate", optional(read_path)),
     SettingSpec("lake", "CALLFOLD_LAKE", "./lake", "where Parquet goes", read_path),
     SettingSpec("http.host", "CALLFOLD_HTTP_HOST", "127.0.0.1",
                 "address the collector listens on", read_text),
@@ -107,6 +137,9 @@ SETTINGS: tuple[SettingSpec, ...] = (
                 "how long after its terminal event a call stays in memory for late facts", number_reader(0)),
     SettingSpec("idle_seconds", "CALLFOLD_IDLE_SECONDS", "14400",
                 "a call with no event for so long is closed by timeout", number_reader(0, above=True)),
+    SettingSpec("stuck_seconds", "CALLFOLD_STUCK_SECONDS", "120",
+                "a worker that makes no progress for so long, though it could, ends with exit code 1",
+                number_reader(0, above=True)),
     SettingSpec("providers.<name>.auth", "CALLFOLD_<NAME>_AUTH", "signature",
                 "`signature`, `bearer`, or `none` (said in the log at the start)",
                 choice_reader("signature", "bearer", "none")),
@@ -117,7 +150,7 @@ SETTINGS: tuple[SettingSpec, ...] = (
                 "`keep`, `mask` (last 4 digits), `hmac` (keyed HMAC-SHA256)",
                 choice_reader("keep", "mask", "hmac")),
     SettingSpec("privacy.key", "CALLFOLD_PRIVACY_KEY", "",
-                "the key of `hmac`; taken from the environment only", read_text, in_file=False),
+                "the key of `hmac`; taken from the environment only", optional(read_text), in_file=False),
     SettingSpec("privacy.transcripts", "CALLFOLD_PRIVACY_TRANSCRIPTS", "drop",
                 "`drop` or `keep`: conversation text, summaries, system prompts",
                 choice_reader("drop", "keep")),
@@ -129,9 +162,16 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("topics.partitions", "CALLFOLD_TOPICS_PARTITIONS", "8",
                 "partitions of each topic when it is created; the embedded broker always has 4",
                 whole_reader(1, 10_000)),
+    SettingSpec("topics.replication", "CALLFOLD_TOPICS_REPLICATION", "0",
+                "brokers that each topic is kept on when it is created; 0: all there are, at most 3",
+                whole_reader(0, 100)),
+    SettingSpec("topics.retention_days", "CALLFOLD_TOPICS_RETENTION_DAYS", "7",
+                "days that webhooks and call events stay on Kafka, when their topics are created",
+                whole_reader(1, 36_500)),
     SettingSpec("metrics.port", "CALLFOLD_METRICS_PORT", "0",
-                "port on `http.host` where a worker serves its metrics; 0 for none. Under `serve` they stand in the"
-                " collector's `/metrics`", whole_reader(0, 65535)),
+                "port on `http.host` where a worker serves its metrics, the next one of several on the next port; 0 for"
+                " none. Under `serve` those of a single worker stand in the collector's `/metrics`",
+                whole_reader(0, 65535)),
     SettingSpec("compact.seconds", "CALLFOLD_COMPACT_SECONDS", "300",
                 "how often small files are merged", number_reader(0, above=True)),
     SettingSpec("compact.grace_seconds", "CALLFOLD_COMPACT_GRACE_SECONDS", "120",
@@ -165,14 +205,15 @@ def load_settings(
         given = {spec.name: options.get(spec.name, options.get(spec.attribute))}
         source, value = _first_given(spec, given, environ, in_file)
         try:
-            values[spec.attribute] = None if value == "" and spec.name == "privacy.key" else spec.read(value)
+            values[spec.attribute] = spec.read(value)
         except ValueError as problem:
-            shown = "the value" if "secret" in spec.name else repr(value)
+            shown = "the value" if "secret" in spec.name or not spec.in_file else repr(value)
             problems.append(f"{source}: {shown} {problem}")
     problems += _unknown_keys(in_file, specs) + _unknown_options(options, specs)
     problems += _unknown_provider_variables(environ, names)
     if values.get("privacy_numbers") == "hmac" and not values.get("privacy_key"):
         problems.append("privacy.numbers: hmac needs its key in CALLFOLD_PRIVACY_KEY")
+    problems += kafka_problems(values)
     if problems:
         raise UserError("settings: " + "; ".join(problems))
     auths = {

@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 import duckdb
 import pytest
-import yaml
 
 from pipeline.cli import cli
 from pipeline.lake.schemas import CALLS
@@ -135,24 +134,6 @@ def test_every_link_to_a_file_leads_somewhere(page: str) -> None:
     folder = (ROOT / page).parent
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", PAGES[page])
     assert [link for link in links if not (folder / link).exists()] == []
-
-
-def test_the_compose_file_runs_kafka_a_collector_and_a_worker() -> None:
-    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
-    services = compose["services"]
-    assert set(services) == {"kafka", "collector", "worker"}
-    assert services["kafka"]["image"].startswith("apache/kafka:4")
-    assert services["kafka"]["healthcheck"]["test"]
-    assert {services[name]["command"][0] for name in ("collector", "worker")} == {"collect", "work"}
-    mounted = {mount.split(":")[0] for service in services.values() for mount in service.get("volumes", [])}
-    assert mounted == set(compose["volumes"])
-
-
-def test_the_compose_file_sets_only_what_there_is_to_set() -> None:
-    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
-    known = {setting.env.replace("<NAME>", name.upper()) for setting in SETTINGS for name in provider_names()}
-    for name in ("collector", "worker"):
-        assert set(compose["services"][name]["environment"]) <= known
 
 
 def test_the_configuration_in_the_readme_is_accepted(tmp_path: Path) -> None:

@@ -9,10 +9,21 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 MAX_LINES = 400
 
-ANYWHERE = {"errors", "settings", "setting_readers", "topic_names"}
+ANYWHERE = {"errors", "settings", "setting_readers", "kafka_security", "topic_names"}
 """May be imported by all but `model` and `providers`; they import one another at most."""
 STEPS = {"archive", "collect", "normalise", "assemble", "lake", "query", "report", "simulate"}
-SHELLS = {"stream", "open_lake", "privacy", "upkeep", "backfill", "rebuild", "replay", "doctor", "demo"}
+SHELLS = {
+    "stream",
+    "open_lake",
+    "privacy",
+    "upkeep",
+    "backfill",
+    "rebuild",
+    "replay",
+    "doctor",
+    "doctor_kafka",
+    "demo",
+}
 """What joins the steps."""
 EDGE = {"commands", "cli"}
 

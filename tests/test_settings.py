@@ -37,6 +37,13 @@ def problems_of(
 def test_the_defaults_are_the_documented_ones() -> None:
     assert load() == Settings(
         broker="embedded",
+        kafka_security="plaintext",
+        kafka_mechanism="scram-sha-512",
+        kafka_username=None,
+        kafka_password=None,
+        kafka_ca_file=None,
+        kafka_cert_file=None,
+        kafka_key_file=None,
         lake=Path("lake"),
         http_host="127.0.0.1",
         http_port=8080,
@@ -44,6 +51,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         flush_seconds=10,
         grace_seconds=300,
         idle_seconds=14400,
+        stuck_seconds=120,
         providers={name: ProviderAuth() for name in PROVIDERS},
         privacy_numbers="keep",
         privacy_key=None,
@@ -51,6 +59,8 @@ def test_the_defaults_are_the_documented_ones() -> None:
         archive_webhooks=True,
         topic_prefix="callfold",
         topic_partitions=8,
+        topic_replication=0,
+        topic_retention_days=7,
         metrics_port=0,
         compact_seconds=300,
         compact_grace_seconds=120,
@@ -92,6 +102,8 @@ def test_every_setting_can_come_from_the_file() -> None:
         [topics]
         prefix = "acme"
         partitions = 3
+        replication = 2
+        retention_days = 14
         [compact]
         seconds = 1.5
         grace_seconds = 0
@@ -108,6 +120,7 @@ def test_every_setting_can_come_from_the_file() -> None:
     assert (settings.privacy_numbers, settings.privacy_transcripts) == ("mask", "keep")
     assert not settings.archive_webhooks
     assert (settings.topic_prefix, settings.topic_partitions) == ("acme", 3)
+    assert (settings.topic_replication, settings.topic_retention_days) == (2, 14)
     assert (settings.compact_seconds, settings.compact_grace_seconds) == (1.5, 0)
     assert (settings.report_cron, settings.report_period, settings.report_format) == (
         "15 6 * * 1-5",

@@ -10,6 +10,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, web
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -46,6 +47,7 @@ class Collector:
         *,
         is_embedded: bool | None = None,
         worker_metrics_url: str | None = None,
+        client_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._settings = settings
         self._key_of = key_of
@@ -56,6 +58,7 @@ class Collector:
             worker_group(settings.topic_prefix),
             settings.http_max_body_bytes + RECORD_MARGIN_BYTES,
             HoldBack(EMBEDDED_PARTITIONS) if hold_back else None,
+            client_options,
         )
         self._worker_metrics_url = worker_metrics_url
         self._clock = ReceiptClock()
@@ -181,14 +184,24 @@ def run_collector(
     key_of: KeyOf,
     on_ready: Callable[[], None] | None = None,
     worker_metrics_url: str | None = None,
+    client_options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Run a collector as the whole program, until SIGTERM or Ctrl-C; `on_ready` once it listens."""
+    """Run a collector as the whole program, until SIGTERM or Ctrl-C; `on_ready` once it listens.
+
+    `client_options` say how Kafka lets its clients in (TLS, a login), in aiokafka's words.
+    """
 
     async def run() -> None:
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-        collector = Collector(settings, broker_url, key_of, worker_metrics_url=worker_metrics_url)
+        collector = Collector(
+            settings,
+            broker_url,
+            key_of,
+            worker_metrics_url=worker_metrics_url,
+            client_options=client_options,
+        )
         await collector.start()
         log.info("collecting on %s", collector.url)
         if on_ready is not None:

@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -50,8 +52,17 @@ class KeptBackError(DestinationUnavailable):
 class WebhookSink:
     """Connects in the background and stays at it; `store` either stores or raises."""
 
-    def __init__(self, servers: str, group: str, max_record_bytes: int, hold_back: HoldBack | None) -> None:
+    def __init__(
+        self,
+        servers: str,
+        group: str,
+        max_record_bytes: int,
+        hold_back: HoldBack | None,
+        client_options: Mapping[str, Any] | None = None,
+    ) -> None:
         self._servers = servers
+        #: how Kafka lets us in; plainly, if nothing is said
+        self._client_options = dict(client_options or {})
         self._group = group
         self._max_record_bytes = max_record_bytes
         self._hold_back = hold_back
@@ -136,6 +147,7 @@ class WebhookSink:
             acks="all",
             max_request_size=self._max_record_bytes,
             request_timeout_ms=10_000,
+            **self._client_options,
         )
         try:
             await producer.start()
@@ -161,7 +173,7 @@ class WebhookSink:
 
     async def _follow_commits(self, hold_back: HoldBack) -> None:
         while True:
-            admin = AIOKafkaAdminClient(bootstrap_servers=self._servers)
+            admin = AIOKafkaAdminClient(bootstrap_servers=self._servers, **self._client_options)
             try:
                 await admin.start()
                 while True:

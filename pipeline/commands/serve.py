@@ -1,9 +1,24 @@
 """The commands that run until they are told to stop."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import click
 
 from pipeline.commands.options import broker_option, command, http_options, settings_of
+
+
+def _workers_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Worker processes on this machine; more than one needs Apache Kafka.",
+    )(function)
 
 
 def _log_normal_running() -> None:
@@ -16,8 +31,14 @@ def _log_normal_running() -> None:
 @command(example="CALLFOLD_FREECLIMB_AUTH=none callfold serve --lake ./lake --port 8080")
 @broker_option
 @http_options
+@_workers_option
 def serve(
-    lake: Path | None, config: Path | None, broker: str | None, host: str | None, port: int | None
+    lake: Path | None,
+    config: Path | None,
+    broker: str | None,
+    host: str | None,
+    port: int | None,
+    workers: int,
 ) -> int:
     """Run everything on one machine.
 
@@ -28,7 +49,7 @@ def serve(
     _log_normal_running()
     from pipeline.stream.serve import serve as run
 
-    return run(settings)
+    return run(settings, workers)
 
 
 @command(example="callfold collect --broker kafka://localhost:9092 --host 0.0.0.0 --port 8080")
@@ -47,13 +68,15 @@ def collect(
 
 @command(example="callfold work --broker kafka://localhost:9092 --lake ./lake")
 @broker_option
-def work(lake: Path | None, config: Path | None, broker: str | None) -> int:
-    """Run a worker alone: Kafka in, lake out.
+@_workers_option
+def work(lake: Path | None, config: Path | None, broker: str | None, workers: int) -> int:
+    """Run workers alone: Kafka in, lake out.
 
-    Start as many as there are partitions, at most.
+    On all machines together as many as there are partitions, at most. With --workers N a supervisor starts N
+    processes, starts those that die again, and stops all of them in order; it gives up when one keeps dying.
     """
     settings = settings_of(lake, config, broker=broker)
     _log_normal_running()
     from pipeline.stream.serve import work as run
 
-    return run(settings)
+    return run(settings, workers)

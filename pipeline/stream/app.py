@@ -10,16 +10,20 @@ anything else stops the worker, with nothing acknowledged. Faust by itself would
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any, cast
 
 import faust
 from faust.types import TP
 
-from pipeline.errors import DestinationUnavailable
+from pipeline.errors import CallfoldError, DestinationUnavailable
 from pipeline.settings import Settings
+from pipeline.stream.connection import client_options, faust_credentials
 from pipeline.stream.handler import BatchHandler, Partitions, RecordBatch
-from pipeline.stream.progress import LOOK_SECONDS, ProgressWatch
+from pipeline.stream.offsets import read_offsets
+from pipeline.stream.progress import Offsets, ProgressWatch
+from pipeline.stream.tenure import Tenure, TenureLostError
 from pipeline.stream.transport import BatchConsumer, BatchMessage, BatchSchema, BatchTransport
 from pipeline.topic_names import worker_group
 
@@ -33,7 +37,9 @@ FETCH_RECORDS = 20_000
 #: of one partition and fetch
 FETCH_BYTES = 1024 * 1024
 #: after so long without a heartbeat a worker counts as dead and its partitions go to the others
-SESSION_SECONDS = 20.0
+SESSION_SECONDS = 10.0
+#: a handler that is to give partitions up has so long for it; the group waits for twice as long (Faust's default)
+GIVE_UP_SECONDS = 30.0
 
 
 class _Feed:
@@ -46,6 +52,9 @@ class _Feed:
         self.is_ready = asyncio.Event()
         self.preparing: asyncio.Task[None] | None = None
 
+    def called(self, name: str) -> str:
+        return f"{type(self.handler).__name__}.{name}"
+
     def own(self, partitions: set[TP]) -> Partitions:
         return frozenset((tp.topic, tp.partition) for tp in partitions if tp.topic in self.topics)
 
@@ -53,12 +62,17 @@ class _Feed:
 class StreamApp(faust.App):
     """A Faust application whose agents are batch handlers."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, settings: Settings, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._settings = settings
+        self._broker_url: str = options["broker"]
+        self.tenure = Tenure(options.get("broker_session_timeout", SESSION_SECONDS))
         self._feeds: list[_Feed] = []
-        self._timers: list[tuple[float, Callable[[], Awaitable[None]]]] = []
+        self.watch = ProgressWatch(self, settings.stuck_seconds)
+        self._timers: list[tuple[float, Callable[[], Awaitable[None]], str | None]] = []
         self._timer_tasks: list[asyncio.Task[None]] = []
         self.is_closing = False
+        self._is_drained = asyncio.Event()
         #: set when the worker cannot go on; `failure` says why
         self.has_failed = asyncio.Event()
         self.failure: BaseException | None = None
@@ -82,9 +96,16 @@ class StreamApp(faust.App):
         channel = self.topic(*names, schema=BatchSchema())
         self.agent(channel, name=f"{self.conf.id}.{names[0]}", concurrency=1)(consume)
 
-    def every(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
-        """Await `action` again and again, `seconds` after it last returned, while the worker runs."""
-        self._timers.append((seconds, action))
+    def every(self, seconds: float, action: Callable[[], Awaitable[None]], *, may_last: bool = False) -> None:
+        """Await `action` again and again, `seconds` after it last returned, while the worker runs.
+
+        One that `may_last` is not held for a standstill, however long it takes.
+        """
+        self._timers.append((seconds, action, None if may_last else action.__qualname__))
+
+    async def read_offsets(self, partitions: Iterable[tuple[str, int]]) -> Offsets:
+        """How far the group has come in these partitions; `KafkaError` or `OSError` if Kafka does not tell."""
+        return await read_offsets(self._broker_url, self.conf.id, partitions, client_options(self._settings))
 
     def caught_up(self, topic: str, partition: int) -> bool:
         """Whether the handlers have taken every record that the last fetch knew of in the partition."""
@@ -108,7 +129,8 @@ class StreamApp(faust.App):
         """Stop the worker because of this; nothing more is taken or acknowledged."""
         if self.failure is None:
             self.failure = problem
-            log.error("the worker stops: %r", problem, exc_info=problem)
+            if not isinstance(problem, CallfoldError):
+                log.error("the worker stops: %r", problem, exc_info=problem)
         self.is_closing = True
         self.has_failed.set()
 
@@ -118,31 +140,38 @@ class StreamApp(faust.App):
         batch = RecordBatch(message.topic, message.partition, event.value, event.ack)
         await feed.is_ready.wait()
         receipt.is_taken = await self._persist(
-            feed, lambda: feed.handler.take(batch), lambda: not receipt.is_void
+            feed, "take", lambda: feed.handler.take(batch), lambda: not receipt.is_void
         )
+        if receipt.is_taken:
+            self.watch.taken(feed.topics)
         if self.is_closing:
             await asyncio.Event().wait()  # take nothing more, until Faust cancels its agents
 
     async def _persist(
-        self, feed: _Feed, call: Callable[[], Awaitable[None]], is_wanted: Callable[[], bool]
+        self, feed: _Feed, name: str, call: Callable[[], Awaitable[None]], is_wanted: Callable[[], bool]
     ) -> bool:
         """Make a call in the handler's turn until it succeeds; false if the worker closes or unwanted."""
         pause = FIRST_PAUSE_SECONDS
         while self._goes_on(is_wanted):
             async with feed.turn:
-                if self._goes_on(is_wanted) and await self._attempt(call):
+                if self._goes_on(is_wanted) and await self._attempt(call, feed.called(name)):
                     return True
             await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            # A worker that only pauses must not look as if it stood still.
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS, self.watch.stuck_seconds / 4)
         return False
 
     def _goes_on(self, is_wanted: Callable[[], bool]) -> bool:
         return is_wanted() and not self.is_closing
 
-    async def _attempt(self, call: Callable[[], Awaitable[None]]) -> bool:
+    async def _attempt(self, call: Callable[[], Awaitable[None]], what: str | None) -> bool:
         try:
-            await call()
+            with nullcontext() if what is None else self.watch.running(what):
+                await call()
         except DestinationUnavailable as problem:
+            self.watch.excuse()
+            if not isinstance(problem, TenureLostError):
+                self.watch.on_unavailable()
             log.warning("nothing is lost, it will be tried again: %s", problem)
             return False
         except Exception as problem:  # noqa: BLE001  any other failure of a handler stops the worker
@@ -158,7 +187,7 @@ class StreamApp(faust.App):
 
     async def _prepare(self, feed: _Feed, partitions: Partitions) -> None:
         if not partitions or await self._persist(
-            feed, lambda: feed.handler.assigned(partitions), lambda: True
+            feed, "assigned", lambda: feed.handler.assigned(partitions), lambda: True
         ):
             feed.is_ready.set()
 
@@ -168,22 +197,31 @@ class StreamApp(faust.App):
             feed.is_ready.clear()
             if feed.preparing is not None:
                 feed.preparing.cancel()
-            if not self.is_closing:
-                await self._give_up(feed, feed.own(revoked))
+        try:
+            async with asyncio.timeout(GIVE_UP_SECONDS):
+                if self.is_closing:
+                    await self._is_drained.wait()
+                else:
+                    for feed in self._feeds:
+                        await self._give_up(feed, feed.own(revoked))
+        except TimeoutError:
+            # What a handler still holds would be mixed with what it gets next; a new worker starts from nothing.
+            self.fail(CallfoldError(f"partitions could not be given up within {GIVE_UP_SECONDS:g} s"))
 
     async def _give_up(self, feed: _Feed, partitions: Partitions) -> None:
         if partitions:
             async with feed.turn:
-                await self._attempt(lambda: feed.handler.revoked(partitions))
+                await self._attempt(lambda: feed.handler.revoked(partitions), feed.called("revoked"))
 
     def start_timers(self) -> None:
         """Begin what `every` asked for."""
+        self.watch.start()
         self._timer_tasks = [asyncio.create_task(self._repeat(*timer)) for timer in self._timers]
 
-    async def _repeat(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
+    async def _repeat(self, seconds: float, action: Callable[[], Awaitable[None]], what: str | None) -> None:
         while not self.is_closing:
             await asyncio.sleep(seconds)
-            await self._attempt(action)
+            await self._attempt(action, what)
 
     async def drain(self) -> None:
         """Take nothing more, let every handler make its work durable, and commit."""
@@ -191,12 +229,17 @@ class StreamApp(faust.App):
         for task in self._timer_tasks:
             task.cancel()
         await asyncio.gather(*self._timer_tasks, return_exceptions=True)
-        for feed in self._feeds:
-            if feed.preparing is not None:
-                feed.preparing.cancel()
-            async with feed.turn:
-                await feed.handler.drain()
-        await self.commit_now()
+        try:
+            for feed in self._feeds:
+                if feed.preparing is not None:
+                    feed.preparing.cancel()
+                async with feed.turn:
+                    await feed.handler.drain()
+            await self.commit_now()
+        except TenureLostError as lost:
+            log.warning("nothing is left to store here: %s", lost)
+        finally:
+            self._is_drained.set()
 
 
 def build_app(
@@ -212,7 +255,9 @@ def build_app(
     """
     app = StreamApp(
         worker_group(settings.topic_prefix),
+        settings=settings,
         broker=broker_url,
+        broker_credentials=faust_credentials(settings),
         store="memory://",
         autodiscover=False,
         web_enabled=False,
@@ -227,7 +272,7 @@ def build_app(
         stream_wait_empty=False,
         stream_buffer_maxsize=QUEUED_BATCHES,
     )
-    app.every(LOOK_SECONDS, ProgressWatch(app).look)
+    app.every(app.watch.interval, app.watch.look, may_last=True)
     for topics, handler in (handlers or {}).items():
         app.handle(topics, handler)
     return app

@@ -1,12 +1,18 @@
 """What a worker counts; served on a port of its own, for the collector's `/metrics` or for Prometheus itself."""
 
 import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from pipeline.model import CallEvent, Rejection
+from pipeline.stream.offsets import GroupOffset
 
 log = logging.getLogger(__name__)
+
+FLUSH_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 
 
 class WorkerMetrics:
@@ -43,6 +49,35 @@ class WorkerMetrics:
         self.streams = Gauge(
             "callfold_streams_in_memory", "Calls, and agents' streams, in memory", registry=self._registry
         )
+        self._lag = Gauge(
+            "callfold_committed_lag_messages",
+            "Messages of an assigned partition that are on Kafka and not committed: not in the lake yet, as far as "
+            "a restart could tell",
+            ["topic", "partition"],
+            registry=self._registry,
+        )
+        self._lagging: set[tuple[str, int]] = set()
+        self._assigned = Gauge(
+            "callfold_assigned_partitions", "Partitions that this worker reads", registry=self._registry
+        )
+        self._flushes = Histogram(
+            "callfold_flush_duration_seconds",
+            "How long a flush took that made something durable",
+            ["step"],
+            buckets=FLUSH_BUCKETS,
+            registry=self._registry,
+        )
+        self._flushed = Gauge(
+            "callfold_last_flush_timestamp_seconds",
+            "When a flush last succeeded, with something to write or without",
+            ["step"],
+            registry=self._registry,
+        )
+        self.destination_failures = Counter(
+            "callfold_destination_failures_total",
+            "Times that the lake or Kafka could not take data; it is tried again",
+            registry=self._registry,
+        )
 
     def count(self, provider: str, found: list[CallEvent] | Rejection) -> None:
         """One webhook, and what became of it."""
@@ -55,6 +90,24 @@ class WorkerMetrics:
             unknown = sum(event.is_unknown for event in found)
             if unknown:
                 self._unknown.labels(provider).inc(unknown)
+
+    def show_offsets(self, offsets: Mapping[tuple[str, int], GroupOffset]) -> None:
+        """The assigned partitions as Kafka tells of them; those that are not among them are forgotten."""
+        self._assigned.set(len(offsets))
+        for topic, partition in self._lagging - offsets.keys():
+            self._lag.remove(topic, str(partition))
+        for (topic, partition), offset in offsets.items():
+            self._lag.labels(topic, str(partition)).set(offset.lag)
+        self._lagging = set(offsets)
+
+    @contextmanager
+    def flushing(self, step: str, *, counts: bool) -> Iterator[None]:
+        """Around a flush; one that fails, or has nothing to write, is no measure of how long a flush takes."""
+        began = time.perf_counter()
+        yield
+        if counts:
+            self._flushes.labels(step).observe(time.perf_counter() - began)
+        self._flushed.labels(step).set_to_current_time()
 
     def serve(self, host: str, port: int) -> None:
         """Answers on `http://host:port/metrics` as long as the process lives."""

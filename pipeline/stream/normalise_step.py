@@ -26,7 +26,12 @@ MOST_WAITING_MESSAGES = 10_000
 SEND_AFTER_SECONDS = 0.02
 """Events of several batches travel together: a broker may hand out no more than one produced batch a fetch."""
 MOST_WAITING_BYTES = 64 * 1024 * 1024
-"""Webhooks held for the next flush; beyond it the flush comes early."""
+"""Webhooks held for the next flush; beyond it the flush comes early.
+
+While nothing can be written, nothing more is taken: at most this much and one batch (`FETCH_BYTES`) are held.
+"""
+WEBHOOK_BYTES = 1_000
+"""What a webhook takes beside its body: the record that it came in, its headers, and what Python needs for them."""
 
 
 class NormaliseStep:
@@ -91,7 +96,7 @@ class NormaliseStep:
             self._rejected += rejected
             if self._archive:
                 self._webhooks += webhooks
-            self._waiting_bytes += sum(len(webhook.body) for webhook in webhooks)
+            self._waiting_bytes += sum(len(webhook.body) + WEBHOOK_BYTES for webhook in webhooks)
         if self._sender is None or self._sender.done():
             self._sender = asyncio.create_task(self._send_soon())
 
@@ -115,13 +120,14 @@ class NormaliseStep:
     async def flush(self) -> None:
         """Makes the rows durable and acknowledges; DestinationUnavailable leaves everything as it was."""
         async with self._turn:
-            if not self._batches:
-                return
-            await self._send()
-            stored = await asyncio.to_thread(self._write)
-            if stored:
-                quarantined = [(s.webhook_id, quarantine_message(s)) for s in stored]
-                await self._producer.send(quarantine_topic(self._prefix), quarantined)
+            with self._metrics.flushing("normalise", counts=bool(self._batches)):
+                if not self._batches:
+                    return
+                await self._send()
+                stored = await asyncio.to_thread(self._write)
+                if stored:
+                    quarantined = [(s.webhook_id, quarantine_message(s)) for s in stored]
+                    await self._producer.send(quarantine_topic(self._prefix), quarantined)
             for batch in self._batches:
                 batch.ack()
             self._batches, self._webhooks, self._rejected, self._waiting_bytes = [], [], [], 0

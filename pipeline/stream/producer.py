@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 
 from pipeline.errors import DestinationUnavailable
-from pipeline.stream.topics import bootstrap_servers
+from pipeline.stream.connection import PLAINTEXT, ClientOptions, bootstrap_servers
 
 BATCH_BYTES = 512 * 1024
 
@@ -51,7 +51,8 @@ class Backlog:
 class BulkProducer:
     """Sends lists of messages and waits for them; between `start` and `stop`."""
 
-    def __init__(self, broker_url: str) -> None:
+    def __init__(self, broker_url: str, options: ClientOptions = PLAINTEXT) -> None:
+        self._options = options
         self._servers = bootstrap_servers(broker_url)
         self._producer: AIOKafkaProducer | None = None
         self.backlogs: dict[str, Backlog] = {}
@@ -60,7 +61,11 @@ class BulkProducer:
     async def start(self) -> None:
         """Connects; DestinationUnavailable if Kafka cannot be reached."""
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=self._servers, acks="all", max_batch_size=BATCH_BYTES, request_timeout_ms=20_000
+            bootstrap_servers=self._servers,
+            acks="all",
+            max_batch_size=BATCH_BYTES,
+            request_timeout_ms=20_000,
+            **self._options,
         )
         try:
             await self._producer.start()

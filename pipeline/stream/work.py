@@ -14,6 +14,7 @@ from pipeline.providers import provider_names, providers
 from pipeline.settings import Settings
 from pipeline.stream.app import SESSION_SECONDS, StreamApp, build_app
 from pipeline.stream.assemble_step import EVENTS_A_FLUSH, AssembleStep
+from pipeline.stream.connection import client_options
 from pipeline.stream.embedded import PARTITION_BYTES
 from pipeline.stream.metrics import WorkerMetrics
 from pipeline.stream.normalise_step import MOST_WAITING_BYTES, NormaliseStep
@@ -40,15 +41,20 @@ async def work_until(
     *,
     flush_now: asyncio.Event | None = None,
     on_ready: Callable[[], None] | None = None,
+    workers: int = 1,
 ) -> None:
     """Runs one worker until `stopping` is set; then everything taken is in the lake and committed.
 
-    Setting `flush_now` brings the next flush forward. Raises CallfoldError if something else stopped it.
+    Setting `flush_now` brings the next flush forward. `workers` is how many there are on this machine: more than there
+    are partitions is worth a warning. Raises CallfoldError if something else stopped it.
     """
     lake = open_lake(settings.lake)
-    await create_missing_topics(broker_url, topic_specs(settings, provider_names()))
-    producer = BulkProducer(broker_url)
+    options = client_options(settings)
+    await create_missing_topics(broker_url, topic_specs(settings, provider_names()), options)
+    producer = BulkProducer(broker_url, options)
     await producer.start()
+    if workers > 1:
+        _warn_of_idle(workers, await producer.partitions(call_events_topic(settings.topic_prefix)))
     session = EMBEDDED_SESSION_SECONDS if settings.is_embedded else SESSION_SECONDS
     app = build_app(settings, broker_url, session_seconds=session)
     worker = _Worker(settings, lake, producer, app)
@@ -59,6 +65,13 @@ async def work_until(
         if flushing is not None:
             flushing.cancel()
         await producer.stop()
+
+
+def _warn_of_idle(workers: int, partitions: int) -> None:
+    if workers > partitions:
+        log.warning(
+            "%d workers for %d partitions: %d of them will be idle", workers, partitions, workers - partitions
+        )
 
 
 class _Worker:
@@ -72,6 +85,8 @@ class _Worker:
         metrics = WorkerMetrics()
         if settings.metrics_port:
             metrics.serve(settings.http_host, settings.metrics_port)
+        app.watch.on_offsets = metrics.show_offsets
+        app.watch.on_unavailable = metrics.destination_failures.inc
         self._backlog = Backlog() if embedded else None
         if self._backlog is not None:
             producer.backlogs[call_events_topic(prefix)] = self._backlog
@@ -82,6 +97,7 @@ class _Worker:
             sink,
             prefix=prefix,
             caught_up=app.caught_up,
+            claim=app.tenure.claim,
             commit=app.commit_now,
             metrics=metrics,
             events_a_flush=EMBEDDED_EVENTS_A_FLUSH if embedded else EVENTS_A_FLUSH,
@@ -103,7 +119,11 @@ class _Worker:
         app.every(settings.flush_seconds, self._assemble.flush)
         app.every(settings.flush_seconds, self._normalise.flush)
         upkeep = Upkeep(settings, lake)
-        app.every(min(settings.compact_seconds, 60.0), lambda: asyncio.to_thread(upkeep.tick, time.time()))
+
+        async def tick() -> None:
+            await asyncio.to_thread(upkeep.tick, time.time())
+
+        app.every(min(settings.compact_seconds, 60.0), tick, may_last=True)
 
     async def _room(self) -> None:
         """Waits until the events already sent on are committed, where the broker would forget them."""

@@ -2,8 +2,12 @@
 
 import asyncio
 import logging
+import os
 import signal
-from collections.abc import Callable, Coroutine
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from aiokafka.errors import KafkaError
@@ -14,6 +18,7 @@ from pipeline.stream.app import StreamApp
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 30.0
+END_SECONDS = 10.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -40,6 +45,7 @@ async def run_until(
     finally:
         for watch in watches:
             watch.cancel()
+        app.watch.stop()
         await _stop(app)
     _raise_failure(app, stopping.is_set())
 
@@ -55,10 +61,30 @@ def run_worker(build: Callable[[], StreamApp], on_ready: Callable[[], None] | No
         loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, stopping.set)
-        await run_until(build(), stopping, on_ready)
+        with ending_in_time():
+            await run_until(build(), stopping, on_ready)
 
     quiet_libraries()
     asyncio.run(run())
+
+
+@contextmanager
+def ending_in_time() -> Iterator[None]:
+    """Within it, a failure ends the program even if a thread of it hangs, which the interpreter would wait for."""
+    try:
+        yield
+    except CallfoldError as failure:
+        told = f"callfold: {failure}\n"
+        ending = threading.Timer(END_SECONDS, _end, (told, failure.exit_code))
+        ending.daemon = True
+        ending.start()
+        raise
+
+
+def _end(told: str, code: int) -> None:
+    sys.stderr.write(told)
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def quiet_libraries() -> None:
@@ -97,6 +123,8 @@ async def _stop(app: StreamApp) -> None:
 
 def _raise_failure(app: StreamApp, is_asked_to_stop: bool) -> None:
     failure = app.failure or app.crash_reason
+    if isinstance(failure, CallfoldError):
+        raise failure
     if failure is not None:
         raise CallfoldError(f"the worker stopped: {failure!r}") from failure
     if not is_asked_to_stop:

@@ -21,6 +21,8 @@ from pipeline.query.views import connect
 from pipeline.simulate import generate, send
 
 Serve = Callable[..., Serving]
+on_the_embedded_broker = pytest.mark.parametrize("broker_settings", ["embedded"], indirect=True)
+"""For what only its stop promises, and for what is the same whatever the broker."""
 PROVIDERS = ("interactly", "recho", "whippy", "aircall_bus", "freeclimb")
 
 
@@ -73,11 +75,12 @@ def test_a_worker_killed_in_full_traffic_loses_and_doubles_nothing(serving: Serv
         return (await posting).refused
 
     assert asyncio.run(post_and_kill()) == 0
-    assert program.stop() == 0, program.said()
+    assert program.finish() == 0, program.said()
     assert "started again" in program.said()
     compare(program.lake, lines)
 
 
+@on_the_embedded_broker
 def test_ctrl_c_drains_what_was_accepted_and_a_second_start_goes_on(serving: Serve) -> None:
     first = serving(CALLFOLD_FLUSH_SECONDS="30")
     assert first.post("interactly", interactly("one", "ongoing", 1)) == 202
@@ -94,6 +97,7 @@ def test_ctrl_c_drains_what_was_accepted_and_a_second_start_goes_on(serving: Ser
     assert list(calls_in(second.lake, "open_calls")) == ["interactly:two"]
 
 
+@on_the_embedded_broker
 def test_a_quiet_call_is_closed_by_timeout_and_a_late_event_reopens_it(serving: Serve) -> None:
     program = serving(CALLFOLD_IDLE_SECONDS="2", CALLFOLD_GRACE_SECONDS="1")
     assert program.post("interactly", interactly("quiet", "ongoing", 1)) == 202
@@ -123,7 +127,7 @@ def test_a_late_fact_after_the_grace_is_a_revision(serving: Serve) -> None:
     until(lambda: calls_in(program.lake, "calls")["whippy:w1"]["revision"] == 2, "the revision")
     assert calls_in(program.lake, "calls")["whippy:w1"]["has_analysis"] is True
     assert program.post("whippy", whippy | {"event": "call.analyzed"}) == 202
-    assert program.stop() == 0
+    assert program.finish() == 0
     assert count_in(program.lake, "call_revisions") == 2
 
 
@@ -140,7 +144,7 @@ def test_a_lake_that_cannot_be_written_holds_everything_until_it_can(serving: Se
     (program.lake / "_tmp").unlink()
     (program.lake / "_tmp").mkdir()
     until(lambda: len(calls_in(program.lake)) == 6, "all calls")
-    assert program.stop() == 0, program.said()
+    assert program.finish() == 0, program.said()
     assert count_in(program.lake, "webhooks") == 6
 
 
@@ -163,7 +167,7 @@ def test_what_cannot_be_understood_is_quarantined_and_stops_nothing(serving: Ser
     assert program.post("nobody", {}) == 404
     assert program.post("recho", {"text": "x" * 1_100_000}) == 413
     assert program.post("interactly", interactly("good", "ongoing", 1)) == 202
-    assert program.stop() == 0, program.said()
+    assert program.finish() == 0, program.said()
     assert set(calls_in(program.lake)) == {"interactly:good"}
     assert count_in(program.lake, "quarantine") == len(bad) * len(PROVIDERS)
     with connect(program.lake) as connection:
@@ -175,6 +179,7 @@ def test_what_cannot_be_understood_is_quarantined_and_stops_nothing(serving: Ser
     assert sorted(bytes(body) for (body,) in kept) == sorted(bad)
 
 
+@on_the_embedded_broker
 def test_the_stream_and_a_backfill_of_its_webhooks_give_the_same_lake(serving: Serve, tmp_path: Path) -> None:
     program = serving()
     lines = list(generate(200, 5, duplicates=0.05, shuffle=0.1))
@@ -213,11 +218,12 @@ def test_unknown_events_and_other_webhooks_are_counted(serving: Serve) -> None:
     told = metrics_of(program)
     assert 'callfold_quarantined_webhooks_total{code="not_json",provider="recho"} 1.0' in told
     assert 'callfold_webhooks_received_total{answer="202",provider="recho"} 1.0' in told
-    assert program.stop() == 0
+    assert program.finish() == 0
     odd = calls_in(program.lake, "open_calls")["interactly:odd"]
     assert (odd["raw_status"], odd["state"], odd["event_count"]) == ("teleported", "queued", 1)
 
 
+@on_the_embedded_broker
 @pytest.mark.parametrize("after_seconds", [0.0, 0.5, 1.5])
 def test_told_to_stop_while_it_is_still_starting_it_stops_in_peace(
     serving: Serve, after_seconds: float

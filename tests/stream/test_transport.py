@@ -18,7 +18,7 @@ from pipeline.settings import load_settings
 from pipeline.stream.app import StreamApp, build_app
 from pipeline.stream.embedded import PARTITIONS, EmbeddedBroker
 from pipeline.stream.handler import Partitions, RecordBatch
-from pipeline.stream.progress import STUCK_LOOKS, ProgressWatch
+from pipeline.stream.progress import ProgressWatch
 from pipeline.stream.topics import TopicSpec, bootstrap_servers, create_missing_topics
 from pipeline.stream.worker import run_until
 
@@ -303,21 +303,54 @@ def test_a_broker_that_is_not_there_is_one_clear_error() -> None:
         run(work())
 
 
-def test_a_consumer_that_stands_still_is_noticed(broker: EmbeddedBroker) -> None:
+def test_a_consumer_that_stands_still_is_noticed_but_not_during_a_rebalance(broker: EmbeddedBroker) -> None:
     scene, handler = Scene(broker), Recorder()
     run(scene.fill([b"a"] * 5, partition=0))
 
+    async def look_for(watch: ProgressWatch, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            await watch.look()
+            await asyncio.sleep(watch.interval)
+
     async def script(worker: StreamApp) -> None:
         await until(lambda: len(handler.values) == 5)
-        watch = ProgressWatch(worker)
-        for _ in range(STUCK_LOOKS + 1):
-            await watch.look()
+        watch = ProgressWatch(worker, 0.8)
+        await look_for(watch, 2)
         await worker.consumer._thread.call_thread(_pause, worker)
         await scene.fill([b"b"] * 5, partition=0)
-        for _ in range(STUCK_LOOKS - 1):
-            await watch.look()
-        with pytest.raises(CallfoldError, match=rf"no progress .* {scene.topic}/0"):
-            await watch.look()
+        worker.rebalancing = True
+        await look_for(watch, 2)
+        worker.rebalancing = False
+        with pytest.raises(CallfoldError, match=rf"no progress for 0.8 s: {scene.topic}/0 is not fetched"):
+            await look_for(watch, 10)
+
+    run_with(lambda: scene.app(handler), script)
+
+
+def test_a_handler_that_waits_for_a_destination_or_for_kafka_does_not_stand_still(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, handler = Scene(broker), Recorder()
+    run(scene.fill([b"a"], partition=0))
+
+    async def script(worker: StreamApp) -> None:
+        await until(lambda: len(handler.values) == 1)
+        watch = ProgressWatch(worker, 0.8)
+        with watch.running("Handler.take"):
+            for _ in range(20):
+                await watch.look()
+                watch.excuse()
+                await asyncio.sleep(watch.interval)
+            with monkeypatch.context() as away:
+                away.setattr(worker, "_broker_url", "kafka://127.0.0.1:1")
+                for _ in range(20):
+                    await watch.look()
+                    await asyncio.sleep(watch.interval)
+            with pytest.raises(CallfoldError, match=r"Handler\.take does not return"):  # noqa: PT012
+                for _ in range(20):
+                    await watch.look()
+                    await asyncio.sleep(watch.interval)
 
     run_with(lambda: scene.app(handler), script)
 

@@ -3,9 +3,9 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -15,23 +15,41 @@ from pipeline.stream.embedded import PARTITIONS, EmbeddedBroker
 from pipeline.stream.topics import bootstrap_servers
 
 
-@pytest.fixture
-def broker() -> Iterator[EmbeddedBroker]:
+class Place(NamedTuple):
+    """A broker, and the prefix of the topics on it."""
+
+    url: str
+    prefix: str
+    partitions: int
+
+    @property
+    def servers(self) -> str:
+        return bootstrap_servers(self.url)
+
+
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+def place(request: pytest.FixtureRequest, prefix: str) -> Iterator[Place]:
+    if request.param == "kafka":
+        yield Place(request.getfixturevalue("kafka").url, prefix, 8)
+        return
     with EmbeddedBroker() as started:
-        yield started
+        yield Place(started.url, prefix, PARTITIONS)
 
 
 @pytest.fixture
-def worker(broker: EmbeddedBroker, tmp_path: Path) -> Iterator[Program]:
-    program = Program(tmp_path, "work", CALLFOLD_BROKER=broker.url, CALLFOLD_LAKE=str(tmp_path / "lake"))
-    yield program
-    if program.process.poll() is None:
-        program.kill_all()
+def worker(place: Place, start: Callable[..., Program], tmp_path: Path) -> Program:
+    return start(
+        Program,
+        "work",
+        CALLFOLD_BROKER=place.url,
+        CALLFOLD_TOPICS_PREFIX=place.prefix,
+        CALLFOLD_LAKE=str(tmp_path / "lake"),
+    )
 
 
-def produce(broker: EmbeddedBroker, topic: str, *messages: tuple[bytes | None, bytes | None]) -> None:
+def produce(place: Place, topic: str, *messages: tuple[bytes | None, bytes | None]) -> None:
     async def send() -> None:
-        producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers(broker.url))
+        producer = AIOKafkaProducer(bootstrap_servers=place.servers)
         await producer.start()
         for key, value in messages:
             await producer.send_and_wait(topic, value, key=key)
@@ -40,13 +58,11 @@ def produce(broker: EmbeddedBroker, topic: str, *messages: tuple[bytes | None, b
     asyncio.run(send())
 
 
-def on_topic(broker: EmbeddedBroker, topic: str) -> list[tuple[str | None, Any]]:
+def on_topic(place: Place, topic: str) -> list[tuple[str | None, Any]]:
     async def read() -> list[tuple[str | None, Any]]:
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap_servers(broker.url), auto_offset_reset="earliest"
-        )
+        consumer = AIOKafkaConsumer(bootstrap_servers=place.servers, auto_offset_reset="earliest")
         await consumer.start()
-        partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+        partitions = [TopicPartition(topic, number) for number in range(place.partitions)]
         consumer.assign(partitions)
         found = []
         ends = await consumer.end_offsets(partitions)
@@ -71,20 +87,20 @@ def status(status: str, at: int, seq: int) -> bytes:
 
 
 def test_webhooks_without_headers_and_with_any_key_are_processed(
-    broker: EmbeddedBroker, worker: Program, tmp_path: Path
+    place: Place, worker: Program, tmp_path: Path
 ) -> None:
     worker.wait_for("working:")
     body = {"requestType": "callStatus", "callId": "CA1", "callStatus": "completed", "callDuration": "7"}
     before = time.time()
     produce(
-        broker,
-        "callfold.webhooks.freeclimb",
+        place,
+        f"{place.prefix}.webhooks.freeclimb",
         (None, json.dumps(body).encode()),
         (b"whatever", json.dumps(body | {"callId": "CA2", "callStatus": "busy"}).encode()),
         (b"", b"not json"),
         (b"tombstone", None),
     )
-    produce(broker, "callfold.call-events", (b"x", b"not an event"), (b"y", b'{"event_id": 1}'))
+    produce(place, f"{place.prefix}.call-events", (b"x", b"not an event"), (b"y", b'{"event_id": 1}'))
     lake = tmp_path / "lake"
     calls = until(lambda: len(found := calls_in(lake)) == 2 and found, "both calls")
     until(lambda: count_in(lake, "quarantine") == 4, "four in quarantine")
@@ -92,26 +108,24 @@ def test_webhooks_without_headers_and_with_any_key_are_processed(
     assert calls["freeclimb:CA1"]["time_source"] == "received"
     assert abs(time.mktime(time.strptime(ended_at[:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone - before) < 60
     assert worker.stop() == 0, worker.said()
-    quarantined = on_topic(broker, "callfold.quarantine")
+    quarantined = on_topic(place, f"{place.prefix}.quarantine")
     assert {told["code"] for _, told in quarantined} == {"not_json"}
-    records = dict(on_topic(broker, "callfold.call-records"))
+    records = dict(on_topic(place, f"{place.prefix}.call-records"))
     assert records["freeclimb:CA2"]["outcome"] == "busy"
     assert records["freeclimb:CA1"] == calls["freeclimb:CA1"]
 
 
-def test_a_call_that_never_was_gets_its_tombstone(
-    broker: EmbeddedBroker, worker: Program, tmp_path: Path
-) -> None:
+def test_a_call_that_never_was_gets_its_tombstone(place: Place, worker: Program, tmp_path: Path) -> None:
     worker.wait_for("working:")
-    topic, lake = "callfold.webhooks.aircall_bus", tmp_path / "lake"
-    produce(broker, topic, (None, status("connecting", 10, 10)), (None, status("connected", 20, 20)))
+    topic, lake = f"{place.prefix}.webhooks.aircall_bus", tmp_path / "lake"
+    produce(place, topic, (None, status("connecting", 10, 10)), (None, status("connected", 20, 20)))
     (wrong,) = until(lambda: calls_in(lake), "the call as it looks at first")
     # The agent's stream had begun earlier: what looked like a call of its own was the middle of another.
-    produce(broker, topic, (None, status("accepting", 5, 5)))
+    produce(place, topic, (None, status("accepting", 5, 5)))
     (right,) = until(lambda: (found := calls_in(lake)) and wrong not in found and found, "the other call")
     assert calls_in(lake)[right]["direction"] == "inbound"
     assert worker.stop() == 0, worker.said()
-    records = on_topic(broker, "callfold.call-records")
+    records = on_topic(place, f"{place.prefix}.call-records")
     assert (wrong, None) in records
     assert dict(records)[wrong] is None
     assert dict(records)[right]["event_count"] == 3

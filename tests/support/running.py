@@ -1,5 +1,6 @@
 """Callfold as its users start it: real processes, a real broker, HTTP from outside."""
 
+import asyncio
 import json
 import os
 import signal
@@ -10,11 +11,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from pipeline.query.values import rows_of
 from pipeline.query.views import connect
+from pipeline.stream.offsets import read_offsets
+from pipeline.topic_names import call_events_topic, webhooks_topic, worker_group
 
 PROVIDERS = ("interactly", "recho", "whippy", "aircall_bus", "freeclimb")
 WAIT_SECONDS = 40.0
@@ -26,6 +30,19 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that are free."""
+    while True:
+        first = free_port()
+        with ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except (OSError, OverflowError):
+                continue
+        return first
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
@@ -42,14 +59,17 @@ def until(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS
 class Program:
     """One `callfold` process, its log and its end."""
 
-    def __init__(self, folder: Path, command: str, **settings: str) -> None:
+    program: tuple[str, ...] = ("-m", "pipeline.cli")
+
+    def __init__(self, folder: Path, command: str, *arguments: str, **settings: str) -> None:
+        self.settings = settings
         self.log = folder / f"{command}-{time.monotonic_ns()}.log"
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CALLFOLD_")}
         open_doors = {f"CALLFOLD_{name.upper()}_AUTH": "none" for name in PROVIDERS}
         environment = kept | open_doors | {"CALLFOLD_FLUSH_SECONDS": "0.5"} | settings
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.cli", command],
+                [sys.executable, *self.program, command, *arguments],
                 env=environment,
                 cwd=folder,
                 stdout=log,
@@ -70,6 +90,14 @@ class Program:
     def stop(self, number: int = signal.SIGTERM, seconds: float = 90) -> int:
         self.process.send_signal(number)
         return self.process.wait(seconds)
+
+    def finish(self) -> int:
+        """Stop it once everything that is on its topics is in the lake; the embedded broker's own stop sees to that."""
+        broker_url = self.settings.get("CALLFOLD_BROKER")
+        if broker_url is not None:
+            prefix = self.settings.get("CALLFOLD_TOPICS_PREFIX", "callfold")
+            until(lambda: lag_on(broker_url, prefix) == 0, f"everything read\n{self.said()[-3000:]}")
+        return self.stop()
 
     def children(self) -> list[int]:
         """Process ids of what it started, oldest first."""
@@ -98,15 +126,24 @@ def _kill(pid: int) -> None:
         return
 
 
+class Working(Program):
+    """`callfold work` with a lake of its own."""
+
+    def __init__(self, folder: Path, *arguments: str, **settings: str) -> None:
+        self.lake = Path(settings.setdefault("CALLFOLD_LAKE", str(folder / "lake")))
+        super().__init__(folder, "work", *arguments, **settings)
+
+
 class Serving(Program):
     """`callfold serve` with a lake of its own."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
-        self.lake = folder / "lake"
-        self.url = f"http://127.0.0.1:{(port := free_port())}"
-        super().__init__(
-            folder, "serve", CALLFOLD_LAKE=str(self.lake), CALLFOLD_HTTP_PORT=str(port), **settings
-        )
+    command = "serve"
+
+    def __init__(self, folder: Path, *arguments: str, **settings: str) -> None:
+        self.lake = Path(settings.setdefault("CALLFOLD_LAKE", str(folder / "lake")))
+        port = settings.setdefault("CALLFOLD_HTTP_PORT", str(free_port()))
+        self.url = f"http://127.0.0.1:{port}"
+        super().__init__(folder, self.command, *arguments, **settings)
         until(self.is_ready, f"ready\n{self.said()}")
 
     def is_ready(self) -> bool:
@@ -126,6 +163,36 @@ class Serving(Program):
                 return int(answer.status)
         except urllib.error.HTTPError as refusal:
             return refusal.code
+
+
+class Collecting(Serving):
+    """`callfold collect`."""
+
+    command = "collect"
+
+
+def lag_on(broker_url: str, prefix: str, partitions: int = 8) -> int:
+    """Messages on a worker's topics that its group has not committed."""
+
+    def lag(*topics: str) -> int:
+        wanted = [(topic, number) for topic in topics for number in range(partitions)]
+        offsets = asyncio.run(read_offsets(broker_url, worker_group(prefix), wanted))
+        return sum(offset.lag for offset in offsets.values())
+
+    # First the webhooks: once they are committed, their events are all on the other topic.
+    webhooks = lag(*(webhooks_topic(prefix, name) for name in PROVIDERS))
+    return webhooks + lag(call_events_topic(prefix))
+
+
+def metrics_on(port: int) -> dict[str, float]:
+    """Every sample of a worker's metrics by its name and labels; none while it does not answer."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            lines = str(answer.read(), "utf-8").splitlines()
+    except (urllib.error.URLError, OSError):
+        return {}
+    samples = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, _, value in samples}
 
 
 def calls_in(lake: Path, view: str = "calls union all by name from open_calls") -> dict[str, Call]:

@@ -1,0 +1,165 @@
+"""One round: processes start, traffic flows, faults happen, everything settles and stops, and the judge looks."""
+
+import random
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from checks import durable_before_committed, judge
+from confluent_kafka import KafkaException
+from faults import FAULTS, World
+from reader import Reader
+from real_kafka import KafkaCluster
+from running import free_port, until
+from services import Services
+from topic_log import TopicLog
+from traffic import Traffic, traffic_of
+
+PARTITIONS = 8
+CALLS = 300
+TRAFFIC_SECONDS = 8.0
+SETTLE_SECONDS = 90.0
+IDLE_SECONDS = 14400.0
+
+
+class Result(NamedTuple):
+    """What became of a round."""
+
+    seed: int
+    faults: tuple[str, ...]
+    fired: tuple[str, ...]
+    """Steps at which a worker did something to itself."""
+    webhooks: int
+    calls: int
+    queries: int
+    seconds: float
+    restarts: tuple[str, ...]
+    """Workers that gave up where that is allowed."""
+    problems: tuple[str, ...]
+
+
+def run_round(
+    seed: int, kinds: Sequence[str], kafka: KafkaCluster, folder: Path, *, calls: int = CALLS,
+    traffic_seconds: float = TRAFFIC_SECONDS,
+) -> Result:  # fmt: skip
+    """Runs one round in `folder`, which is removed if all went well."""
+    began = time.monotonic()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    one = Round(seed, tuple(kinds), kafka, folder, calls, traffic_seconds)
+    try:
+        problems = one.run()
+    except (AssertionError, KafkaException, OSError) as error:
+        problems = [f"{type(error).__name__}: {error}", *one.reader.problems, *one.services.failed]
+    finally:
+        one.end()
+    fired = folder / "fired.log"
+    result = Result(
+        seed, tuple(kinds), tuple(fired.read_text().split()) if fired.exists() else (), len(one.traffic.sendings),
+        calls, one.reader.queries, time.monotonic() - began, tuple(one.restarts), tuple(problems),
+    )  # fmt: skip
+    if problems:
+        (folder / "problems.txt").write_text(
+            "\n".join([repr(result.faults), *fired_lines(result), *problems]) + "\n"
+        )
+    else:
+        one.log.delete_topics()
+        shutil.rmtree(folder)
+    one.log.close()
+    return result
+
+
+def fired_lines(result: Result) -> list[str]:
+    return [f"fired: {step}" for step in result.fired]
+
+
+class Round:
+    """The parts of a round."""
+
+    def __init__(
+        self, seed: int, kinds: tuple[str, ...], kafka: KafkaCluster, folder: Path, calls: int, seconds: float
+    ) -> None:
+        self.dice = random.Random(f"chaos-{seed}")
+        self.kinds, self.kafka = kinds, kafka
+        self.lake = folder / "lake"
+        prefix, port = f"chaos{seed}-{time.time_ns() // 1_000_000:x}", free_port()
+        self.services = Services(folder, _settings(self.lake, kafka.url, port, prefix), self.dice)
+        self.traffic = Traffic(traffic_of(calls, seed), f"http://127.0.0.1:{port}", seconds)
+        self.reader = Reader(self.lake)
+        self.log = TopicLog(kafka.servers, prefix, PARTITIONS)
+        self.world = World(self.services, kafka, random.Random(f"faults-{seed}"), seconds)
+        self.restarts: list[str] = []
+        self._ahead: list[str] = []
+
+    def run(self) -> list[str]:
+        """All that is wrong in the end."""
+        faults = [FAULTS[kind] for kind in self.kinds]
+        accidents = [accident for fault in faults for accident in fault.accidents(self.world.dice)]
+        self.services.start(self.dice.randint(2, 3), accidents)
+        self.log.wait_for_topics()
+        self.reader.start()
+        with ThreadPoolExecutor() as pool:
+            tasks = [pool.submit(fault.inject, self.world) for fault in faults]
+            tasks.append(pool.submit(self.traffic.run))
+            watching = threading.Event()
+            watch = pool.submit(self._watch_commits, watching)
+            try:
+                for task in tasks:
+                    task.result()
+                until(self.services.is_steady, "all processes run again", SETTLE_SECONDS)
+                self.log.wait_until_drained(SETTLE_SECONDS)
+            except AssertionError:
+                self.services.ask_where()
+                raise
+            finally:
+                watching.set()
+            watch.result()
+        self.services.stop()
+        self.reader.stop()
+        return self._judge(may_end=any(fault.may_end_workers for fault in faults))
+
+    def _watch_commits(self, is_over: threading.Event) -> None:
+        """From time to time: is everything durable that is committed?"""
+        while not is_over.wait(0.7):
+            try:
+                self._ahead += durable_before_committed(self.lake, self.log)
+            except (KafkaException, TimeoutError, AssertionError):
+                continue  # the broker is away, on purpose
+
+    def _judge(self, *, may_end: bool) -> list[str]:
+        self.log.read_to(self.log.ends())
+        problems = [*self._ahead, *self.reader.problems]
+        if may_end:
+            self.restarts = self.services.failed
+        else:
+            problems += self.services.failed
+        return problems + judge(
+            self.lake, self.traffic, self.log, self.reader.vanished, idle_seconds=IDLE_SECONDS
+        )
+
+    def end(self) -> None:
+        """Nothing of the round goes on."""
+        self.kafka.start()
+        self.services.kill()
+        if self.reader.is_alive():
+            self.reader.stop()
+
+
+def _settings(lake: Path, broker: str, port: int, prefix: str) -> dict[str, str]:
+    return {
+        "CALLFOLD_BROKER": broker,
+        "CALLFOLD_LAKE": str(lake),
+        "CALLFOLD_HTTP_PORT": str(port),
+        "CALLFOLD_TOPICS_PREFIX": prefix,
+        "CALLFOLD_TOPICS_PARTITIONS": str(PARTITIONS),
+        "CALLFOLD_FLUSH_SECONDS": "0.3",
+        "CALLFOLD_GRACE_SECONDS": "1.5",
+        "CALLFOLD_IDLE_SECONDS": str(IDLE_SECONDS),
+        # Often, and soon done with the old files, so that readers and compaction meet.
+        "CALLFOLD_COMPACT_SECONDS": "2",
+        "CALLFOLD_COMPACT_GRACE_SECONDS": "5",
+    }

@@ -1,0 +1,149 @@
+"""What stands on the topics of a round, and how far the workers have committed."""
+
+import time
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+import msgspec
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from pipeline.providers import provider_names
+from pipeline.topic_names import call_events_topic, call_records_topic, webhooks_topic, worker_group
+
+KAFKA_SECONDS = 10.0
+
+Place = tuple[str, int]
+"""Topic and partition."""
+
+
+class Entry(NamedTuple):
+    """One message: its key, and what identifies it in the lake."""
+
+    key: str | None
+    told: Any
+    """The attempt's name of a webhook; the event of `call-events`; the record, or None, of `call-records`."""
+
+
+class TopicLog:
+    """Reads every partition from its beginning, a little further each time it is asked to."""
+
+    def __init__(self, servers: str, prefix: str, partitions: int) -> None:
+        self.events_topic, self.records_topic = call_events_topic(prefix), call_records_topic(prefix)
+        self.webhook_topics = [webhooks_topic(prefix, name) for name in provider_names()]
+        self.entries: dict[Place, dict[int, Entry]] = defaultdict(dict)
+        self._group = worker_group(prefix)
+        self._prefix = prefix
+        quiet = {"bootstrap.servers": servers, "log_level": 0, "reconnect.backoff.max.ms": 500}
+        self._quiet = quiet
+        options = {
+            "group.id": f"{prefix}-judge",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+        }
+        self._consumer = Consumer(quiet | options)
+        topics = [*self.webhook_topics, self.events_topic, self.records_topic]
+        self._places = [(topic, number) for topic in topics for number in range(partitions)]
+
+    def webhooks_topic(self, provider: str) -> str:
+        """Where the provider's webhooks stand."""
+        return webhooks_topic(self._prefix, provider)
+
+    def _new_admin(self) -> AdminClient:
+        """A new one each time: one that has outlived its broker may never find it again."""
+        return AdminClient(self._quiet)
+
+    def wait_for_topics(self, seconds: float = 60.0) -> None:
+        """Until the first worker has created them; then the reading can begin."""
+        wanted, deadline = {topic for topic, _ in self._places}, time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if wanted <= self._new_admin().list_topics(timeout=KAFKA_SECONDS).topics.keys():
+                self._consumer.assign([TopicPartition(*place, 0) for place in self._places])
+                return
+            time.sleep(0.1)
+        raise AssertionError("the topics are not there")
+
+    def committed(self) -> dict[Place, int]:
+        """The group's offsets, of what it reads; 0 where it has committed nothing yet."""
+        places = [TopicPartition(*place) for place in self._places if place[0] != self.records_topic]
+        asked = [ConsumerGroupTopicPartitions(self._group, places)]
+        admin = self._new_admin()
+        told = admin.list_consumer_group_offsets(asked, request_timeout=KAFKA_SECONDS)
+        found = told[self._group].result(KAFKA_SECONDS).topic_partitions
+        return {(tp.topic, tp.partition): max(0, tp.offset) for tp in found}
+
+    def ends(self) -> dict[Place, int]:
+        """Where the next message of each partition will stand."""
+        asked = {TopicPartition(*place): OffsetSpec.latest() for place in self._places}
+        admin = self._new_admin()
+        told = admin.list_offsets(asked, request_timeout=KAFKA_SECONDS)
+        return {(tp.topic, tp.partition): done.result(KAFKA_SECONDS).offset for tp, done in told.items()}
+
+    def behind(self) -> list[str]:
+        """What the workers have not committed yet; of the webhooks first, since events come of them."""
+        for topics in (self.webhook_topics, [self.events_topic]):
+            try:
+                committed, ends = self.committed(), self.ends()
+            except (KafkaException, TimeoutError) as problem:
+                return [f"Kafka does not tell: {problem!r}"]
+            late = [place for place in committed if place[0] in topics and committed[place] < ends[place]]
+            if late:
+                return [
+                    f"{topic}-{number} at {committed[topic, number]} of {ends[topic, number]}"
+                    for topic, number in late
+                ]
+        return []
+
+    def wait_until_drained(self, seconds: float) -> None:
+        """Until everything is committed."""
+        deadline = time.monotonic() + seconds
+        while behind := self.behind():
+            assert time.monotonic() < deadline, f"not committed within {seconds:g} s: {', '.join(behind)}"
+            time.sleep(0.2)
+
+    def read_to(self, targets: dict[Place, int], seconds: float = 30.0) -> None:
+        """Reads on until every message below these offsets is known."""
+        deadline = time.monotonic() + seconds
+        while any(target and target - 1 not in self.entries[place] for place, target in targets.items()):
+            assert time.monotonic() < deadline, "the topics could not be read"
+            for message in self._consumer.consume(1000, timeout=0.2):
+                if message.error() is None:
+                    place = (message.topic(), message.partition())
+                    self.entries[place][message.offset()] = self._entry(message)
+
+    def _entry(self, message: Any) -> Entry:
+        key = None if message.key() is None else message.key().decode()
+        if message.topic() == self.events_topic:
+            return Entry(key, msgspec.json.decode(message.value()))
+        if message.topic() == self.records_topic:
+            return Entry(key, None if message.value() is None else msgspec.json.decode(message.value()))
+        headers = dict(message.headers() or ())
+        return Entry(key, msgspec.json.decode(headers.get("query") or b"{}").get("chaos"))
+
+    def in_order(self, topic: str) -> list[Entry]:
+        """The messages of a topic, those of a partition in their order."""
+        return [
+            entries[offset]
+            for place, entries in sorted(self.entries.items())
+            if place[0] == topic
+            for offset in sorted(entries)
+        ]
+
+    def below(self, topics: list[str], committed: dict[Place, int]) -> list[Entry]:
+        """What the workers have said is done with."""
+        return [
+            self.entries[place][offset]
+            for place, end in committed.items()
+            if place[0] in topics
+            for offset in range(end)
+        ]
+
+    def delete_topics(self) -> None:
+        """Leaves nothing of the round on the brokers."""
+        admin, prefix = self._new_admin(), f"{self._prefix}."
+        topics = [t for t in admin.list_topics(timeout=KAFKA_SECONDS).topics if t.startswith(prefix)]
+        for done in admin.delete_topics(topics, request_timeout=KAFKA_SECONDS).values():
+            done.result(KAFKA_SECONDS)
+
+    def close(self) -> None:
+        self._consumer.close()
