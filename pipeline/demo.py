@@ -180,7 +180,7 @@ def compare(lake: Path, lines: Sequence[bytes]) -> int:
     received = _receipts(lake, lines)
     expected = {record["call_key"]: record for record in truth(received)}
     with connect(lake) as connection:
-        reader = connection.sql("from calls union all by name from open_calls").to_arrow_reader()
+        reader = connection.sql("from all_calls").to_arrow_reader()
         rows = [
             dict(zip(reader.schema.names, row, strict=True)) for batch in reader for row in rows_of(batch)
         ]

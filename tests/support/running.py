@@ -195,7 +195,7 @@ def metrics_on(port: int) -> dict[str, float]:
     return {name: float(value) for name, _, value in samples}
 
 
-def calls_in(lake: Path, view: str = "calls union all by name from open_calls") -> dict[str, Call]:
+def calls_in(lake: Path, view: str = "all_calls") -> dict[str, Call]:
     """Every call of the lake by its key; each may be there once only."""
     if not (lake / "views.sql").exists():
         return {}
