@@ -41,6 +41,7 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+	@$(BIN)/python benchmarks/recovery.py
 
 lint: $(STAMP)
 	@$(BIN)/ruff format --check .
