@@ -38,6 +38,9 @@ FETCH_RECORDS = 20_000
 FETCH_BYTES = 1024 * 1024
 #: after so long without a heartbeat a worker counts as dead and its partitions go to the others
 SESSION_SECONDS = 10.0
+#: A broker that has just started may not know a topic yet, and the group then divides what it knows: nobody would
+#: read the rest until the next look at the topics, which aiokafka takes every five minutes.
+TOPICS_LOOK_SECONDS = 10.0
 #: a handler that is to give partitions up has so long for it; the group waits for twice as long (Faust's default)
 GIVE_UP_SECONDS = 30.0
 
@@ -265,6 +268,7 @@ def build_app(
         topic_disable_leader=True,
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=FETCH_BYTES,
+        consumer_metadata_max_age_ms=round(TOPICS_LOOK_SECONDS * 1000),
         broker_max_poll_records=FETCH_RECORDS,
         broker_session_timeout=session_seconds,
         broker_heartbeat_interval=session_seconds / 6,

@@ -123,6 +123,8 @@ class Fault(NamedTuple):
     inject: Inject
     deed: str = ""
     """What a worker does to itself at a step (`kill`, `pause`), for faults that are arranged at its start."""
+    idle_seconds: float | None = None
+    """`idle_seconds` of the round, where calls are to be closed by timeout in the midst of it."""
     may_end_workers: bool = False
     """Whether a worker may give up and be started again: it cannot be expected to outlive this."""
 
@@ -149,4 +151,5 @@ FAULTS: dict[str, Fault] = {
     "clock_step_collector": Fault(clock_step_collector),
     "full_disk": Fault(full_disk),
     "kill_collector": Fault(kill_collector),
+    "timeouts": Fault(nothing, idle_seconds=2.5),
 }

@@ -1,8 +1,8 @@
 """What was right at each moment of a round, for the calls that are cut out of an agent's stream.
 
-A late event may move the border between two calls: one that was published may turn out never to have been, and
-a revision that was published does not go down again. Whether the moments between allow for what was seen is asked
-of the same oracle, with the agent's webhooks up to each of them, in the order in which they came in.
+A late event may move the border between two calls, so that one that was published never was, until another late
+event brings it back. Whether that happened is asked of the same oracle, with the agent's webhooks up to each
+moment, in the order in which they came in.
 """
 
 from collections import defaultdict
@@ -28,7 +28,7 @@ class History:
         self._archive = archive
         self._log = log
         self._idle_seconds = idle_seconds
-        self._moments: dict[str, list[dict[str, int]]] = {}
+        self._moments: dict[str, list[set[str]]] = {}
 
     @cached_property
     def _by_agent(self) -> dict[str, list[dict[str, Any]]]:
@@ -40,24 +40,15 @@ class History:
                 found[providers()[BUS].stream_key(body, webhook["query"]) or ""].append(webhook)
         return found
 
-    def _of(self, agent: str) -> list[dict[str, int]]:
-        """Call keys and their revisions, after each webhook of the agent."""
+    def _of(self, agent: str) -> list[set[str]]:
+        """The keys of the agent's calls after each of its webhooks."""
         if agent not in self._moments:
             received = self._by_agent[agent]
             self._moments[agent] = [
-                {
-                    record["call_key"]: record["revision"]
-                    for record in truth(received[:count], self._idle_seconds)
-                }
+                {record["call_key"] for record in truth(received[:count], self._idle_seconds)}
                 for count in range(1, len(received) + 1)
             ]
         return self._moments[agent]
-
-    def highest_revision(self, call_key: str) -> int:
-        """The highest revision that was ever right; 0 for a call of its own stream."""
-        if not call_key.startswith(f"{BUS}:"):
-            return 0
-        return max(moment.get(call_key, 0) for agent in self._by_agent for moment in self._of(agent))
 
     def was_gone(self, call_key: str) -> bool:
         """Whether it was right at some moment that a call that had been there was not there any more."""

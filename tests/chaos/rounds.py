@@ -4,6 +4,7 @@ import random
 import shutil
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from confluent_kafka import KafkaException
 from faults import FAULTS, World
 from reader import Reader
 from real_kafka import KafkaCluster
-from running import free_port, until
+from running import count_in, free_port, until
 from services import Services
 from topic_log import TopicLog
 from traffic import Traffic, traffic_of
@@ -53,8 +54,9 @@ def run_round(
     one = Round(seed, tuple(kinds), kafka, folder, calls, traffic_seconds)
     try:
         problems = one.run()
-    except (AssertionError, KafkaException, OSError) as error:
-        problems = [f"{type(error).__name__}: {error}", *one.reader.problems, *one.services.failed]
+    except Exception as error:  # noqa: BLE001  whatever it is, it is this round's failure and not the end of the run
+        where = [] if isinstance(error, AssertionError) else traceback.format_exception(error)[-2:]
+        problems = [f"{type(error).__name__}: {error}", *where, *one.reader.problems, *one.services.failed]
     finally:
         one.end()
     fired = folder / "fired.log"
@@ -87,12 +89,16 @@ class Round:
         self.kinds, self.kafka = kinds, kafka
         self.lake = folder / "lake"
         prefix, port = f"chaos{seed}-{time.time_ns() // 1_000_000:x}", free_port()
-        self.services = Services(folder, _settings(self.lake, kafka.url, port, prefix), self.dice)
+        self.idle_seconds = min(FAULTS[kind].idle_seconds or IDLE_SECONDS for kind in kinds)
+        settings = _settings(self.lake, kafka.url, port, prefix, self.idle_seconds)
+        self.services = Services(folder, settings, self.dice)
         self.traffic = Traffic(traffic_of(calls, seed), f"http://127.0.0.1:{port}", seconds)
         self.reader = Reader(self.lake)
         self.log = TopicLog(kafka.servers, prefix, PARTITIONS)
         self.world = World(self.services, kafka, random.Random(f"faults-{seed}"), seconds)
         self.restarts: list[str] = []
+        self.looks = 0
+        """How often committed offsets were compared with the lake."""
         self._ahead: list[str] = []
 
     def run(self) -> list[str]:
@@ -112,6 +118,8 @@ class Round:
                     task.result()
                 until(self.services.is_steady, "all processes run again", SETTLE_SECONDS)
                 self.log.wait_until_drained(SETTLE_SECONDS)
+                if self.idle_seconds < IDLE_SECONDS:
+                    until(self._are_all_closed, "every call is closed", SETTLE_SECONDS)
             except AssertionError:
                 self.services.ask_where()
                 raise
@@ -122,6 +130,9 @@ class Round:
         self.reader.stop()
         return self._judge(may_end=any(fault.may_end_workers for fault in faults))
 
+    def _are_all_closed(self) -> bool:
+        return count_in(self.lake, "int_latest_calls where state <> 'ended'") == 0
+
     def _watch_commits(self, is_over: threading.Event) -> None:
         """From time to time: is everything durable that is committed?"""
         while not is_over.wait(0.7):
@@ -129,17 +140,21 @@ class Round:
                 self._ahead += durable_before_committed(self.lake, self.log)
             except (KafkaException, TimeoutError, AssertionError):
                 continue  # the broker is away, on purpose
+            self.looks += 1
 
     def _judge(self, *, may_end: bool) -> list[str]:
         self.log.read_to(self.log.ends())
         problems = [*self._ahead, *self.reader.problems]
+        if not self.looks:
+            problems.append("committed offsets were never compared with the lake")
         if may_end:
             self.restarts = self.services.failed
         else:
             problems += self.services.failed
         return problems + judge(
-            self.lake, self.traffic, self.log, self.reader.vanished, idle_seconds=IDLE_SECONDS
-        )
+            self.lake, self.traffic, self.log, self.reader.vanished,
+            idle_seconds=self.idle_seconds, are_all_closed=self.idle_seconds < IDLE_SECONDS,
+        )  # fmt: skip
 
     def end(self) -> None:
         """Nothing of the round goes on."""
@@ -149,7 +164,7 @@ class Round:
             self.reader.stop()
 
 
-def _settings(lake: Path, broker: str, port: int, prefix: str) -> dict[str, str]:
+def _settings(lake: Path, broker: str, port: int, prefix: str, idle_seconds: float) -> dict[str, str]:
     return {
         "CALLFOLD_BROKER": broker,
         "CALLFOLD_LAKE": str(lake),
@@ -158,7 +173,7 @@ def _settings(lake: Path, broker: str, port: int, prefix: str) -> dict[str, str]
         "CALLFOLD_TOPICS_PARTITIONS": str(PARTITIONS),
         "CALLFOLD_FLUSH_SECONDS": "0.3",
         "CALLFOLD_GRACE_SECONDS": "1.5",
-        "CALLFOLD_IDLE_SECONDS": str(IDLE_SECONDS),
+        "CALLFOLD_IDLE_SECONDS": str(idle_seconds),
         # Often, and soon done with the old files, so that readers and compaction meet.
         "CALLFOLD_COMPACT_SECONDS": "2",
         "CALLFOLD_COMPACT_GRACE_SECONDS": "5",

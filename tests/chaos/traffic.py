@@ -80,7 +80,10 @@ class Traffic:
     def run(self) -> None:
         """Posts everything; raises if a webhook is not accepted in the end."""
         self._began = time.monotonic()
-        asyncio.run(self._run())
+        try:
+            asyncio.run(self._run())
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
 
     async def _run(self) -> None:
         lanes: list[list[int]] = [[] for _ in range(SENDERS)]

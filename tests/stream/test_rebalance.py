@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from real_kafka import KafkaCluster, require_kafka
 
 from pipeline.settings import load_settings
-from pipeline.stream.app import build_app
+from pipeline.stream.app import TOPICS_LOOK_SECONDS, build_app
 from pipeline.stream.handler import Partitions, RecordBatch
 from pipeline.stream.topics import TopicSpec, create_missing_topics
 from pipeline.stream.worker import run_until
@@ -45,11 +45,11 @@ class Keeper:
 
 
 class Worker:
-    def __init__(self, url: str, kept: set[bytes]) -> None:
+    def __init__(self, url: str, kept: set[bytes], topic: str = TOPIC) -> None:
         self._stopping = asyncio.Event()
         self._ready = asyncio.Event()
         keeper = Keeper(kept)
-        app = build_app(SETTINGS, url, {TOPIC: keeper}, session_seconds=6)
+        app = build_app(SETTINGS, url, {topic: keeper}, session_seconds=6)
         app.every(0.5, keeper.drain)
         self._running = asyncio.create_task(run_until(app, self._stopping, self._ready.set))
 
@@ -100,6 +100,29 @@ async def _traffic_and_rebalances(
         return {tp: await consumer.committed(tp) or 0 for tp in partitions}, ends
     finally:
         await consumer.stop()
+
+
+def test_a_topic_that_the_broker_does_not_know_yet_is_read_once_it_does(fresh_kafka: KafkaCluster) -> None:
+    kept: set[bytes] = set()
+    asyncio.run(_topic_later(fresh_kafka, kept))
+    assert kept == {b"late"}
+
+
+async def _topic_later(cluster: KafkaCluster, kept: set[bytes]) -> None:
+    # As after the restart of a broker: the group divides what there is, which is nothing.
+    topic = "later.webhooks.test"
+    worker = Worker(cluster.url, kept, topic)
+    await worker.ready()
+    await create_missing_topics(cluster.url, [TopicSpec(topic, 2)])
+    producer = AIOKafkaProducer(bootstrap_servers=cluster.servers)
+    await producer.start()
+    await producer.send_and_wait(topic, b"late")
+    await producer.stop()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(4 * TOPICS_LOOK_SECONDS):
+            while not kept:  # noqa: ASYNC110  filled by the worker's own task
+                await asyncio.sleep(0.1)
+    await worker.stop()
 
 
 async def _produce(servers: str, sent: set[bytes]) -> None:
