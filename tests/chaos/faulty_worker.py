@@ -73,10 +73,13 @@ def bend_clock() -> None:
     told = FOLDER / f"clock-{os.getpid()}"
 
     def look() -> None:
-        while True:
+        harness = os.getppid()
+        while os.getppid() == harness:
             if told.exists():
                 wrong["ns"] = round(float(told.read_text() or 0) * 1e9)
             time.sleep(LOOK_SECONDS)
+        # The harness is gone, however that came about: nobody would ever stop this process.
+        os.kill(os.getpid(), signal.SIGKILL)
 
     time.time = lambda: real_time() + wrong["ns"] / 1e9
     time.time_ns = lambda: real_time_ns() + wrong["ns"]

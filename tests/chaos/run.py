@@ -7,6 +7,7 @@ Exit code 1 at a failed round; its folder is kept (logs, lake, `problems.txt`) a
 """
 
 import argparse
+import faulthandler
 import random
 import shutil
 import sys
@@ -29,6 +30,8 @@ from rounds import Result, run_round
 
 
 def main() -> int:
+    # DuckDB and librdkafka are native code, here as in the workers.
+    faulthandler.enable()
     options = _options()
     console = Console()
     if reason := why_unavailable():

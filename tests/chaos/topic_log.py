@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import OffsetSpec
+from real_kafka import admin_of
 
 from pipeline.providers import provider_names
 from pipeline.topic_names import call_events_topic, call_records_topic, webhooks_topic, worker_group
@@ -35,7 +36,7 @@ class TopicLog:
         self._group = worker_group(prefix)
         self._prefix = prefix
         quiet = {"bootstrap.servers": servers, "log_level": 0, "reconnect.backoff.max.ms": 500}
-        self._quiet = quiet
+        self._servers = servers
         options = {
             "group.id": f"{prefix}-judge",
             "enable.auto.commit": False,
@@ -49,15 +50,11 @@ class TopicLog:
         """Where the provider's webhooks stand."""
         return webhooks_topic(self._prefix, provider)
 
-    def _new_admin(self) -> AdminClient:
-        """A new one each time: one that has outlived its broker may never find it again."""
-        return AdminClient(self._quiet)
-
     def wait_for_topics(self, seconds: float = 60.0) -> None:
         """Until the first worker has created them; then the reading can begin."""
         wanted, deadline = {topic for topic, _ in self._places}, time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if wanted <= self._new_admin().list_topics(timeout=KAFKA_SECONDS).topics.keys():
+            if wanted <= admin_of(self._servers).list_topics(timeout=KAFKA_SECONDS).topics.keys():
                 self._consumer.assign([TopicPartition(*place, 0) for place in self._places])
                 return
             time.sleep(0.1)
@@ -67,7 +64,7 @@ class TopicLog:
         """The group's offsets, of what it reads; 0 where it has committed nothing yet."""
         places = [TopicPartition(*place) for place in self._places if place[0] != self.records_topic]
         asked = [ConsumerGroupTopicPartitions(self._group, places)]
-        admin = self._new_admin()
+        admin = admin_of(self._servers)
         told = admin.list_consumer_group_offsets(asked, request_timeout=KAFKA_SECONDS)
         found = told[self._group].result(KAFKA_SECONDS).topic_partitions
         return {(tp.topic, tp.partition): max(0, tp.offset) for tp in found}
@@ -75,7 +72,7 @@ class TopicLog:
     def ends(self) -> dict[Place, int]:
         """Where the next message of each partition will stand."""
         asked = {TopicPartition(*place): OffsetSpec.latest() for place in self._places}
-        admin = self._new_admin()
+        admin = admin_of(self._servers)
         told = admin.list_offsets(asked, request_timeout=KAFKA_SECONDS)
         return {(tp.topic, tp.partition): done.result(KAFKA_SECONDS).offset for tp, done in told.items()}
 
@@ -85,6 +82,7 @@ class TopicLog:
             try:
                 committed, ends = self.committed(), self.ends()
             except (KafkaException, TimeoutError) as problem:
+                admin_of(self._servers, is_new=True)
                 return [f"Kafka does not tell: {problem!r}"]
             late = [place for place in committed if place[0] in topics and committed[place] < ends[place]]
             if late:
@@ -141,7 +139,7 @@ class TopicLog:
 
     def delete_topics(self) -> None:
         """Leaves nothing of the round on the brokers."""
-        admin, prefix = self._new_admin(), f"{self._prefix}."
+        admin, prefix = admin_of(self._servers), f"{self._prefix}."
         topics = [t for t in admin.list_topics(timeout=KAFKA_SECONDS).topics if t.startswith(prefix)]
         for done in admin.delete_topics(topics, request_timeout=KAFKA_SECONDS).values():
             done.result(KAFKA_SECONDS)

@@ -32,6 +32,21 @@ USER, PASSWORD = "callfold", "tests-secret"
 """Who may enter by the SASL listeners of a secured cluster (SCRAM-SHA-512 and SCRAM-SHA-256)."""
 
 
+_CLIENTS: dict[str, AdminClient] = {}
+_WORN_OUT: list[AdminClient] = []
+"""Never given back: librdkafka 2.16 has crashed the process when clients were closed by the hundred."""
+
+
+def admin_of(servers: str, *, is_new: bool = False) -> AdminClient:
+    """The client to look at a cluster with; a new one if the last may never find its restarted brokers again."""
+    if is_new and servers in _CLIENTS:
+        _WORN_OUT.append(_CLIENTS.pop(servers))
+    if servers not in _CLIENTS:
+        options = {"bootstrap.servers": servers, "log_level": 0, "reconnect.backoff.max.ms": 500}
+        _CLIENTS[servers] = AdminClient(options)
+    return _CLIENTS[servers]
+
+
 def why_unavailable() -> str | None:
     """Why there can be no Kafka here; None if there can."""
     missing = [name for name in ("java", "mvn") if shutil.which(name) is None]
@@ -244,7 +259,7 @@ class KafkaCluster:
         """Until that many brokers (all, if not said) are in the cluster's metadata."""
         wanted = len(self.brokers) if brokers is None else brokers
         deadline = time.monotonic() + START_SECONDS
-        admin = AdminClient({"bootstrap.servers": self.servers, "log_level": 0})
+        admin = admin_of(self.servers, is_new=True)
         while time.monotonic() < deadline:
             try:
                 if len(admin.list_topics(timeout=2).brokers) >= wanted:
