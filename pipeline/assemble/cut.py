@@ -5,7 +5,7 @@ that the call before it was closed by timeout; it ends with an `end` event. What
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -96,6 +96,8 @@ def fold_stream(
     # The earliest receipt from each event on: where nothing can follow any more that was there in time.
     earliest = list(accumulate((event.received_us for event in reversed(ordered)), min))[::-1]
     folded = []
+    place = {event.event_id: index for index, event in enumerate(ordered)}
+    before: Cut | None = None
     for call in cut(ordered, idle_us):
         record = fold(
             _told(call.events),
@@ -103,9 +105,10 @@ def fold_stream(
             as_of_us=as_of_us if call.closer is None else FOREVER_US,
             idle_us=idle_us,
             call_id=call.call_id,
-            shaped_by=_shaped_by(call, ordered, earliest),
+            shaped_by=_shaped_by(call, before, ordered, earliest, place),
         )
         folded.append((record, call.events))
+        before = call
     return folded
 
 
@@ -164,17 +167,27 @@ def _as_second_party(event: CallEvent) -> CallEvent:
     )
 
 
-def _shaped_by(call: Cut, ordered: Sequence[CallEvent], earliest: Sequence[int]) -> int:
+def _shaped_by(
+    call: Cut,
+    before: Cut | None,
+    ordered: Sequence[CallEvent],
+    earliest: Sequence[int],
+    place: Mapping[str, int],
+) -> int:
     """How many of the agent's events, from the call's first on, were there when the call took its shape.
 
     In an undisturbed stream that is the number of its own events. A late event that moves a border between calls
     can leave a call with fewer events than before; this number rises all the same, because the late event was
-    received after those that it displaced. `earliest` is the earliest receipt from each place on.
+    received after those that it displaced. `before` is the call before, `earliest` the earliest receipt from each
+    place on.
     """
     shaped_us = max(event.received_us for event in call.events)
+    handed_back_us = 0 if before is None else _last_handing_back_us(call, before, place)
+    shaped_us = max(shaped_us, handed_back_us)
     if call.closer is not None:
         shaped_us = max(shaped_us, _last_loss_us(call, call.closer, ordered, earliest))
-    count = 0
+    # What made it hand details back stands before it, and is not among its events.
+    count = int(handed_back_us > 0)
     for index in range(call.start, len(ordered)):
         if earliest[index] > shaped_us:
             break
@@ -198,3 +211,20 @@ def _last_loss_us(call: Cut, closer: int, ordered: Sequence[CallEvent], earliest
         elif event.received_us < begun_us and (event.cut == "sync" or not has_ended):
             lost_us = max(lost_us, begun_us)
     return lost_us
+
+
+def _last_handing_back_us(call: Cut, before: Cut, place: Mapping[str, int]) -> int:
+    """When the call last lost details to the call before it, because that one's id came late; 0 if it never did."""
+    handed_back = [event for event in before.events if place[event.event_id] > call.start]
+    if not handed_back:
+        return 0
+    uuid = handed_back[-1].provider_call_id
+    told_us = min(
+        (
+            event.received_us
+            for event in before.events
+            if event.provider_call_id == uuid and place[event.event_id] < call.start
+        ),
+        default=0,
+    )
+    return max((told_us for event in handed_back if event.received_us < told_us), default=0)

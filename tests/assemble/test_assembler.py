@@ -151,6 +151,21 @@ def test_both_begins_of_the_next_call_come_late_and_the_revision_is_the_same_how
     assert len({record.event_count for _, record, _ in one_by_one.rows}) > 5
 
 
+def test_details_that_go_back_to_the_call_before_leave_the_same_revision_however_it_is_flushed() -> None:
+    words = "INCOMING accepting connected hanging ended accepting SYNC connected hanging ended"
+    ids = {0: "first", 6: "first"}
+    lines = [
+        world.bus_line(word, seq, MONDAY_US + seq * SECOND, MONDAY_US + seq * SECOND, uuid=ids.get(seq))
+        for seq, word in enumerate(words.split())
+    ]
+    # The first event names the first call, and comes last: until then the details are taken for the second's.
+    lines.append(lines.pop(0) | {"received_at": world.instant.to_text(MONDAY_US + 100 * SECOND)})
+    truth = world.expected(lines)
+    assert world.run(lines, world.Course({})).calls() == truth
+    one_by_one = world.run(lines, world.Course(dict.fromkeys(range(len(lines)), "flush")))
+    assert one_by_one.calls() == truth
+
+
 def test_an_agents_older_calls_leave_memory_even_if_the_agent_never_pauses() -> None:
     lake = world.MemoryLake()
     worker = world.assembler(lake)
@@ -218,7 +233,7 @@ def test_the_revisions_of_a_long_stream_take_a_look_or_two_at_each_event() -> No
     ordered = Counted(in_stream_order(event for line in lines for event in world.events_of(line)))
     earliest = [event.received_us for event in ordered]
     calls = cut(ordered, world.IDLE_US)
-    assert {_shaped_by(call, ordered, earliest) for call in calls} == {4}
+    assert {_shaped_by(call, None, ordered, earliest, {}) for call in calls} == {4}
     assert ordered.looks < 4 * len(lines)
 
 

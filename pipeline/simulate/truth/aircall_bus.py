@@ -109,14 +109,21 @@ def tell_all(agent: str, events: list[Event], idle_us: int) -> list[Story]:
     earliest_from = [event.received_us for event in ordered]
     for index in range(len(ordered) - 2, -1, -1):
         earliest_from[index] = min(earliest_from[index], earliest_from[index + 1])
-    return [_tell(agent, cut, _revised_by(cut, ordered, earliest_from)) for cut in _cut(ordered, idle_us)]
+    stories = []
+    before: _Cut | None = None
+    for cut in _cut(ordered, idle_us):
+        stories.append(_tell(agent, cut, _revised_by(cut, before, ordered, earliest_from)))
+        before = cut
+    return stories
 
 
-def _revised_by(cut: _Cut, ordered: list[Event], earliest_from: list[int]) -> int:
+def _revised_by(cut: _Cut, before: _Cut | None, ordered: list[Event], earliest_from: list[int]) -> int:
     """The agent's events from the call's first on, received no later than the last that shaped the call."""
     last_us = max(event.received_us for event in cut.events)
-    last_us = max([last_us, *_losses(cut, ordered, earliest_from)])
-    count, index = 0, cut.start
+    returns = list(_returns(cut, before, ordered))
+    last_us = max([last_us, *_losses(cut, ordered, earliest_from), *returns])
+    # The event that took the details away is one of the call before.
+    count, index = len(set(returns)), cut.start
     while index < len(ordered) and earliest_from[index] <= last_us:
         count += ordered[index].received_us <= last_us
         index += 1
@@ -137,6 +144,22 @@ def _losses(cut: _Cut, ordered: list[Event], earliest_from: list[int]) -> Iterat
             begins.append(event.received_us)
         elif event.received_us < min(begins) and (event.kind == "DIALER.SYNC" or not cut.is_over):
             yield min(begins)
+
+
+def _returns(cut: _Cut, before: _Cut | None, ordered: list[Event]) -> Iterator[int]:
+    """When details that had been taken for this call's went to the call before, whose id had not been there yet."""
+    if before is None:
+        return
+    later = {event.identity for event in ordered[cut.start :]}
+    for event in before.events:
+        if event.identity in later:
+            known = [
+                other.received_us
+                for other in before.events
+                if other.identity not in later and other.facts["uuid"] == event.facts["uuid"]
+            ]
+            if known and event.received_us < min(known):
+                yield min(known)
 
 
 def _begins(event: Event) -> bool:
