@@ -2,6 +2,7 @@
 #   make demo    the whole pipeline on one machine, checked against the truth
 #   make test    the test suite; `make test ARGS="-k fold -x"` hands arguments to pytest
 #   make bench   the benchmarks
+#   make chaos   rounds of faults on a real Kafka; `make chaos ARGS="--rounds 20 --seed 1"` (needs Java and Maven)
 #   make lint    formatter, linter, type checker
 
 SHELL := /bin/sh
@@ -11,7 +12,7 @@ STAMP := $(VENV)/.callfold-installed
 ARGS  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench lint format clean
+.PHONY: help install demo test bench chaos lint format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -42,6 +43,9 @@ test: $(STAMP)
 bench: $(STAMP)
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 	@$(BIN)/python benchmarks/recovery.py
+
+chaos: $(STAMP)
+	@$(BIN)/python tests/chaos/run.py $(ARGS)
 
 lint: $(STAMP)
 	@$(BIN)/ruff format --check .

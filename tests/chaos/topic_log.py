@@ -5,8 +5,7 @@ from collections import defaultdict
 from typing import Any, NamedTuple
 
 import msgspec
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import OffsetSpec
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from real_kafka import admin_of
 
 from pipeline.providers import provider_names
@@ -43,6 +42,9 @@ class TopicLog:
             "auto.offset.reset": "earliest",
         }
         self._consumer = Consumer(quiet | options)
+        # It asks in the workers' group, joins nothing and fetches nothing, so that nothing waits behind a fetch. The
+        # admin client could tell the same, but librdkafka 2.16 aborts the process when a broker goes away meanwhile.
+        self._onlooker = Consumer(quiet | {"group.id": self._group, "enable.auto.commit": False})
         topics = [*self.webhook_topics, self.events_topic, self.records_topic]
         self._places = [(topic, number) for topic in topics for number in range(partitions)]
 
@@ -63,18 +65,15 @@ class TopicLog:
     def committed(self) -> dict[Place, int]:
         """The group's offsets, of what it reads; 0 where it has committed nothing yet."""
         places = [TopicPartition(*place) for place in self._places if place[0] != self.records_topic]
-        asked = [ConsumerGroupTopicPartitions(self._group, places)]
-        admin = admin_of(self._servers)
-        told = admin.list_consumer_group_offsets(asked, request_timeout=KAFKA_SECONDS)
-        found = told[self._group].result(KAFKA_SECONDS).topic_partitions
+        found = self._onlooker.committed(places, timeout=KAFKA_SECONDS)
         return {(tp.topic, tp.partition): max(0, tp.offset) for tp in found}
 
     def ends(self) -> dict[Place, int]:
         """Where the next message of each partition will stand."""
-        asked = {TopicPartition(*place): OffsetSpec.latest() for place in self._places}
-        admin = admin_of(self._servers)
-        told = admin.list_offsets(asked, request_timeout=KAFKA_SECONDS)
-        return {(tp.topic, tp.partition): done.result(KAFKA_SECONDS).offset for tp, done in told.items()}
+        return {
+            place: self._onlooker.get_watermark_offsets(TopicPartition(*place), timeout=KAFKA_SECONDS)[1]
+            for place in self._places
+        }
 
     def behind(self) -> list[str]:
         """What the workers have not committed yet; of the webhooks first, since events come of them."""
@@ -82,7 +81,6 @@ class TopicLog:
             try:
                 committed, ends = self.committed(), self.ends()
             except (KafkaException, TimeoutError) as problem:
-                admin_of(self._servers, is_new=True)
                 return [f"Kafka does not tell: {problem!r}"]
             late = [place for place in committed if place[0] in topics and committed[place] < ends[place]]
             if late:
@@ -146,3 +144,4 @@ class TopicLog:
 
     def close(self) -> None:
         self._consumer.close()
+        self._onlooker.close()
