@@ -135,6 +135,7 @@ class StreamApp(faust.App):
             if not isinstance(problem, CallfoldError):
                 log.error("the worker stops: %r", problem, exc_info=problem)
         self.is_closing = True
+        self._is_drained.set()
         self.has_failed.set()
 
     async def _deliver(self, feed: _Feed, event: Any) -> None:

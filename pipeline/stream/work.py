@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from pipeline.backfill import assembler_of
+from pipeline.errors import DestinationUnavailable
 from pipeline.lake import Lake, LakeHistory, LakeSink
 from pipeline.normalise import Normaliser
 from pipeline.open_lake import open_lake
@@ -136,5 +137,9 @@ class _Worker:
         while True:
             await asked.wait()
             asked.clear()
-            await self._normalise.flush()
-            await self._assemble.flush()
+            try:
+                await self._normalise.flush()
+                await self._assemble.flush()
+            except DestinationUnavailable as problem:
+                # The next flush comes by itself, and so does its complaint if that fails too.
+                log.debug("no flush now: %s", problem)
