@@ -51,6 +51,16 @@ class Changes(NamedTuple):
     """Stream key and record, of every record that is new or changed."""
     retracted: list[tuple[str, CallRecord]]
     """Records of calls that, by a late event, never were."""
+    uncertain: set[str]
+    """Keys of calls, cut out of an agent's stream by new events, that may yet turn out never to have been."""
+    repeated: list[tuple[str, CallRecord | None]]
+    """Call keys with the records (None: retracted) that are durable, but may not have been told to everybody: the
+    worker before us did not commit the events that they came of."""
+
+    @classmethod
+    def none(cls) -> "Changes":
+        """Nothing yet."""
+        return cls([], [], [], set(), [])
 
     def __bool__(self) -> bool:
         return bool(self.events or self.records or self.retracted)
@@ -96,7 +106,7 @@ class Assembler:
             elif not stream.reaches_back_to(event):
                 # Older than what was kept of the agent's stream: the cut needs all of it again.
                 self._to_remember.add(key)
-            if stream.take(event):
+            if stream.take(event) or stream.taken_again:
                 self._dirty.add(key)
 
     def _open(self, partition: int, event: CallEvent) -> Stream:
@@ -138,7 +148,7 @@ class Assembler:
                 self._streams[key].merge(past)
             self._to_remember.clear()
         self._just_gone.clear()
-        changes = Changes([], [], [])
+        changes = Changes.none()
         now_of = cache(as_of_us)
         for key, stream in list(self._streams.items()):
             now_us = now_of(stream.partition)
@@ -163,15 +173,34 @@ class Assembler:
         for event_id, event in stream.events.items():
             if event_id in stream.fresh or self._has_moved(stream, event_id, place):
                 changes.events.append(PlacedEvent(event, place.get(event_id)))
+        is_new = bool(stream.fresh)
+        again = self._told_of_again(stream, folded)
         for record, _ in folded:
             before = stream.published.get(record.call_key)
             if is_change(record, before):
                 stream.published[record.call_key] = record
                 changes.records.append((key, record))
+                if stream.is_agent and is_new:
+                    changes.uncertain.add(record.call_key)
+            elif record.call_key in again:
+                changes.repeated.append((record.call_key, record))
         standing = {record.call_key for record, _ in folded}
         for call in [call for call in stream.published if call not in standing]:
             changes.retracted.append((key, stream.published.pop(call)))
+        if stream.taken_again:
+            changes.repeated.extend((call, None) for call in stream.retracted if call not in standing)
         stream.is_settled(folded)
+
+    @staticmethod
+    def _told_of_again(stream: Stream, folded: list[Folded]) -> set[str]:
+        """Calls with an event that was taken again, and their neighbours: a border may have moved between them."""
+        places = [
+            place
+            for place, (_, events) in enumerate(folded)
+            if any(event.event_id in stream.taken_again for event in events)
+        ]
+        near = {place + step for place in places for step in (-1, 0, 1)}
+        return {record.call_key for place, (record, _) in enumerate(folded) if place in near}
 
     @staticmethod
     def _has_moved(stream: Stream, event_id: str, place: Mapping[str, str]) -> bool:

@@ -80,6 +80,8 @@ class Stream:
         "partition",
         "placed",
         "published",
+        "retracted",
+        "taken_again",
         "uuid_before",
     )
 
@@ -92,6 +94,10 @@ class Stream:
         self.placed: dict[str, str | None] = {}
         """Agents only: the call that a durable event was last written under."""
         self.published: dict[str, CallRecord] = {}
+        self.retracted: dict[str, CallRecord] = {}
+        """Agents only: of calls that never were, by call key, as far as they were remembered."""
+        self.taken_again: set[str] = set()
+        """Agents only: events that came again though they are durable: a worker before us did not commit them."""
         self.last_us = 0
         self.due_us: int | None = None
         """When the call that is going on will have been silent for too long."""
@@ -106,6 +112,8 @@ class Stream:
         """Adds an event; whether it was news."""
         known = self.events.get(event.event_id)
         if known is not None and known.received_us <= event.received_us:
+            if self.is_agent and event.event_id not in self.fresh:
+                self.taken_again.add(event.event_id)
             return False
         self.events[event.event_id] = event
         self.fresh.add(event.event_id)
@@ -133,9 +141,12 @@ class Stream:
             if known is None or event.received_us <= known.received_us:
                 # What is durable already, and no newer than what just came, need not be written again.
                 self.events[event.event_id] = event
+                if self.is_agent and event.event_id in self.fresh:
+                    self.taken_again.add(event.event_id)
                 self.fresh.discard(event.event_id)
             self.last_us = max(self.last_us, event.received_us)
         self.published.update({record.call_key: record for record in past.records})
+        self.retracted = {record.call_key: record for record in past.retracted}
         self.kept_from, self.let_go, self.uuid_before, self.is_trimmed = None, {}, None, False
         if not self.is_agent:
             self._note_due(past.events)
@@ -160,6 +171,7 @@ class Stream:
     def is_settled(self, folded: list[Folded]) -> None:
         """Takes note of what `fold` gave: it is written now."""
         self.fresh.clear()
+        self.taken_again.clear()
         if self.is_agent:
             self.placed = dict.fromkeys(self.events)
             for record, events in folded:

@@ -190,7 +190,6 @@ def run_collector(
 
     `client_options` say how Kafka lets its clients in (TLS, a login), in aiokafka's words.
     """
-
     # It tells each attempt at a Kafka that is away; that it is away, and that it is back, is told once here.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 

@@ -172,8 +172,11 @@ def _by_stream(events: pa.Table, records: pa.Table) -> dict[str, Remembered]:
         if before is None or event.received_us <= before.received_us:
             known[event.event_id] = event
     newest: dict[str, list[CallRecord]] = {}
+    gone: dict[str, list[CallRecord]] = {}
     retracted = records.column("is_retracted").to_pylist()
     for (stream_key, record), is_retracted in zip(records_from(records), retracted, strict=True):
-        if not is_retracted:
-            newest.setdefault(stream_key, []).append(record)
-    return {key: Remembered(list(known.values()), newest.get(key, [])) for key, known in found.items()}
+        (gone if is_retracted else newest).setdefault(stream_key, []).append(record)
+    return {
+        key: Remembered(list(known.values()), newest.get(key, []), gone.get(key, []))
+        for key, known in found.items()
+    }

@@ -1,5 +1,6 @@
 """What comes back from the lake to the fold."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from pipeline.model.call import CallRecord
@@ -11,3 +12,5 @@ class Remembered(NamedTuple):
 
     events: list[CallEvent]
     records: list[CallRecord]
+    retracted: Sequence[CallRecord] = ()
+    """Of calls that, by a late event, never were."""

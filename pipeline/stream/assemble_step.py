@@ -3,6 +3,10 @@
 Order of a flush: call records on their topic, then files, then the commit. A crash in between repeats records and
 rows, and repeats are harmless, because they are keyed. Files come second because the next worker goes by them: what
 the lake shows as published is not produced again.
+
+One kind of record comes after the files: that of a call newly cut out of an agent's stream. A later event may show that
+it never was, and what is in no file could not be withdrawn by the next worker. A crash between the two leaves
+the events uncommitted, and whoever takes them again tells of their calls again.
 """
 
 import asyncio
@@ -40,11 +44,29 @@ class _Unwritten:
     batches: list[RecordBatch]
     rejected: list[StoredRejection]
     is_produced: bool = False
+    is_written: bool = False
 
     @property
     def has_anything(self) -> bool:
+        return bool(self.batches or self.rejected or self.changes or self.changes.repeated)
+
+    def messages_before_files(self) -> list[Message]:
+        """Records of calls that are sure to be calls."""
+        records = (record for _, record in self.changes.records)
+        return [(r.call_key, record_message(r)) for r in records if r.call_key not in self.changes.uncertain]
+
+    def messages_after_files(self) -> list[Message]:
+        """The others, the tombstones, and what is to be told again."""
         changes = self.changes
-        return bool(self.batches or self.rejected or changes.events or changes.records or changes.retracted)
+        records = (record for _, record in changes.records)
+        told: list[Message] = [
+            (r.call_key, record_message(r)) for r in records if r.call_key in changes.uncertain
+        ]
+        told += [(record.call_key, None) for _, record in changes.retracted]
+        told += [
+            (call, None if record is None else record_message(record)) for call, record in changes.repeated
+        ]
+        return told
 
 
 class AssembleStep:
@@ -124,20 +146,25 @@ class AssembleStep:
         return max(newest_us, now_us) if self._caught_up(self._topic, partition) else newest_us
 
     async def _make_durable(self, unwritten: _Unwritten, claim: Claim) -> None:
-        changes = unwritten.changes
         if not unwritten.is_produced:
-            messages: list[Message] = [(r.call_key, record_message(r)) for _, r in changes.records]
-            messages += [(record.call_key, None) for _, record in changes.retracted]
-            if messages:
-                await self._producer.send(call_records_topic(self._prefix), messages)
+            await self._produce(unwritten.messages_before_files())
             unwritten.is_produced = True
-        await asyncio.to_thread(self._write, unwritten, claim)
+        if not unwritten.is_written:
+            await asyncio.to_thread(self._write, unwritten, claim)
+            unwritten.is_written = True
+        await self._produce(unwritten.messages_after_files(), claim)
+        changes = unwritten.changes
         self._metrics.records.inc(len(changes.records))
         self._metrics.streams.set(len(self._assembler))
         for batch in unwritten.batches:
             batch.ack()
             if self._backlog is not None:
                 self._backlog.committed(batch.partition, batch.records[-1].offset)
+
+    async def _produce(self, messages: list[Message], claim: Claim = lambda: None) -> None:
+        if messages:
+            claim()
+            await self._producer.send(call_records_topic(self._prefix), messages)
 
     def _write(self, unwritten: _Unwritten, claim: Claim) -> None:
         changes, now_us = unwritten.changes, self._publishing_us()

@@ -133,6 +133,44 @@ def test_a_retracted_call_leaves_the_calls_and_a_repeat_does_not_bring_it_back()
     assert len(lake.rows) == rows
 
 
+def test_what_an_uncommitted_event_came_to_is_told_again_by_whoever_takes_it_next() -> None:
+    # The worker before wrote the files of all this, and died before it had told of it.
+    first = bus("DIALING ringing")
+    between = [*bus("DIALING"), *bus("connecting", MONDAY_US + 20_000 * SECOND, 3)]
+    middle = bus("ringing", MONDAY_US + 10_000 * SECOND, 2)
+    middle[0]["received_at"] = world.instant.to_text(MONDAY_US + 20_001 * SECOND)
+    for lines, redelivered, tombstones in ((first, first[1:], 0), ([*between, *middle], middle, 1)):
+        as_of_us = world.instant.from_text(lines[-1]["received_at"])
+        lake = world.run(lines, world.Course(dict.fromkeys(range(len(lines)), "flush")))
+        rows = len(lake.rows)
+        next_one = world.assembler(lake)
+        for line in redelivered:
+            next_one.add(0, world.events_of(line))
+        changes = next_one.collect(lambda _, at=as_of_us: at)  # type: ignore[misc]
+        told = dict(changes.repeated)
+        assert not changes, "nothing is written again"
+        assert {key: world.as_row(record) for key, record in told.items() if record} == lake.calls()
+        assert list(told.values()).count(None) == tombstones
+        lake.write(changes)
+        assert len(lake.rows) == rows
+        assert not next_one.collect(lambda _, at=as_of_us: at).repeated, "once is enough"
+
+
+def test_only_a_call_cut_anew_may_turn_out_never_to_have_been() -> None:
+    worker = world.assembler(world.MemoryLake())
+    lines = bus("DIALING ringing")
+    for line in [*lines, *call_of("interactly")[0]]:
+        worker.add(0, world.events_of(line))
+    changes = worker.collect(lambda _: MONDAY_US)
+    assert {key.partition(":")[0] for key in changes.uncertain} == {"aircall_bus"}
+    assert len(changes.records) > len(changes.uncertain)
+    closed = worker.collect(lambda _: FOREVER_US)
+    assert [record.closed_by for _, record in closed.records if record.provider == "aircall_bus"] == [
+        "timeout"
+    ]
+    assert closed.uncertain == set(), "it is in the lake, and whoever closes it again can withdraw it"
+
+
 def test_both_begins_of_the_next_call_come_late_and_the_revision_is_the_same_however_it_is_flushed() -> None:
     lines = bus(
         "DIALING ringing connected hanging ended DIALING connecting ringing connected SYNC hanging ended"

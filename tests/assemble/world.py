@@ -135,7 +135,7 @@ class MemoryLake:
         if stream_keys:
             self.asked.append(set(stream_keys))
         found = {
-            key: Remembered(list(self._events[key].values()), [])
+            key: Remembered(list(self._events[key].values()), [], self._retracted(key))
             for key in stream_keys
             if key in self._events
         }
@@ -149,6 +149,10 @@ class MemoryLake:
             key, record, is_retracted = self.rows[place]
             if not is_retracted:
                 yield key, record
+
+    def _retracted(self, stream_key: str) -> list[CallRecord]:
+        newest = (self.rows[place] for _, place in self._newest.values())
+        return [record for key, record, is_retracted in newest if is_retracted and key == stream_key]
 
     def calls(self) -> dict[str, dict[str, Any]]:
         """The newest row of each call by the rule of the views, as the oracle writes one."""
