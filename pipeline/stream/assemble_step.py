@@ -205,7 +205,7 @@ class AssembleStep:
         What could not be made durable is forgotten too: it was not committed, so the next owner reads it again.
         """
         try:
-            await self.flush()
+            await self.drain()
         finally:
             async with self._turn:
                 numbers = [number for _, number in partitions]
@@ -217,6 +217,9 @@ class AssembleStep:
     async def drain(self) -> None:
         """Makes everything durable."""
         await self.flush()
+        if self._batches:
+            # That was an earlier flush, which had failed; what came since is still to be written.
+            await self.flush()
 
 
 def _foreign(value: bytes, timestamp_ms: int, error: Exception) -> StoredRejection:
