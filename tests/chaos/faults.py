@@ -84,6 +84,9 @@ def clock_step_worker(world: World) -> None:
     for _ in range(4):
         world.wait(0.2)
         _set_clock(world, world.services.any_worker().process.pid)
+    # A clock that stays behind closes silent calls only when it has caught up, and nobody waits for that.
+    for told in world.services.folder.glob("clock-*"):
+        _tell_clock(told, 0.0)
 
 
 def clock_step_collector(world: World) -> None:
@@ -94,9 +97,13 @@ def clock_step_collector(world: World) -> None:
 
 
 def _set_clock(world: World, pid: int) -> None:
-    told = world.services.folder / f"clock-{pid}"
+    seconds = world.dice.choice((-1, 1)) * world.dice.uniform(0.5, 300)
+    _tell_clock(world.services.folder / f"clock-{pid}", seconds)
+
+
+def _tell_clock(told: Path, seconds: float) -> None:
     replacement = told.with_suffix(".new")
-    replacement.write_text(str(world.dice.choice((-1, 1)) * world.dice.uniform(0.5, 300)))
+    replacement.write_text(str(seconds))
     replacement.replace(told)
 
 
