@@ -10,7 +10,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from pipeline.providers import provider_names
-from pipeline.settings import SETTINGS
+from pipeline.setting_table import SETTINGS
 from pipeline.stream.worker import STOP_SECONDS
 
 ROOT = Path(__file__).parent.parent

@@ -15,7 +15,7 @@ from pipeline.cli import cli
 from pipeline.lake.schemas import CALLS
 from pipeline.model import FAILURE_CLASS
 from pipeline.providers import provider_names
-from pipeline.settings import SETTINGS
+from pipeline.setting_table import SETTINGS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

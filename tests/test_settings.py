@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.settings import SETTINGS, ProviderAuth, Settings, load_settings
+from pipeline.setting_table import SETTINGS
+from pipeline.settings import ProviderAuth, Settings, load_settings
 
 PROVIDERS = ("recho", "aircall_bus")
 

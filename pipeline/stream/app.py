@@ -10,7 +10,7 @@ anything else stops the worker, with nothing acknowledged. Faust by itself would
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -19,28 +19,17 @@ from faust.types import TP
 
 from pipeline.errors import CallfoldError, DestinationUnavailable
 from pipeline.settings import Settings
-from pipeline.stream.connection import client_options, faust_credentials
+from pipeline.stream.connection import client_options
 from pipeline.stream.handler import BatchHandler, Partitions, RecordBatch
 from pipeline.stream.offsets import read_offsets
 from pipeline.stream.progress import Offsets, ProgressWatch
 from pipeline.stream.tenure import Tenure, TenureLostError
 from pipeline.stream.transport import BatchConsumer, BatchMessage, BatchSchema, BatchTransport
-from pipeline.topic_names import worker_group
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
-#: batches that may wait in one agent's queue before the partition is no longer fetched
-QUEUED_BATCHES = 4
-FETCH_RECORDS = 20_000
-#: of one partition and fetch
-FETCH_BYTES = 1024 * 1024
-#: after so long without a heartbeat a worker counts as dead and its partitions go to the others
-SESSION_SECONDS = 10.0
-#: A broker that has just started may not know a topic yet, and the group then divides what it knows: nobody would
-#: read the rest until the next look at the topics, which aiokafka takes every five minutes.
-TOPICS_LOOK_SECONDS = 10.0
 #: a handler that is to give partitions up has so long for it; the group waits for twice as long (Faust's default)
 GIVE_UP_SECONDS = 30.0
 
@@ -69,7 +58,7 @@ class StreamApp(faust.App):
         super().__init__(*args, **options)
         self._settings = settings
         self._broker_url: str = options["broker"]
-        self.tenure = Tenure(options.get("broker_session_timeout", SESSION_SECONDS))
+        self.tenure = Tenure(options["broker_session_timeout"])
         self._feeds: list[_Feed] = []
         self.watch = ProgressWatch(self, settings.stuck_seconds)
         self._timers: list[tuple[float, Callable[[], Awaitable[None]], str | None]] = []
@@ -244,40 +233,3 @@ class StreamApp(faust.App):
             log.warning("nothing is left to store here: %s", lost)
         finally:
             self._is_drained.set()
-
-
-def build_app(
-    settings: Settings,
-    broker_url: str,
-    handlers: Mapping[str | tuple[str, ...], BatchHandler] | None = None,
-    *,
-    session_seconds: float = SESSION_SECONDS,
-) -> StreamApp:
-    """A worker of the group `<prefix>-worker`; handlers may also be added with `handle`.
-
-    Topics must exist (`create_missing_topics`). Call it inside the running loop that is to run the worker.
-    """
-    app = StreamApp(
-        worker_group(settings.topic_prefix),
-        settings=settings,
-        broker=broker_url,
-        broker_credentials=faust_credentials(settings),
-        store="memory://",
-        autodiscover=False,
-        web_enabled=False,
-        topic_allow_declare=False,
-        topic_disable_leader=True,
-        consumer_auto_offset_reset="earliest",
-        consumer_max_fetch_size=FETCH_BYTES,
-        consumer_metadata_max_age_ms=round(TOPICS_LOOK_SECONDS * 1000),
-        broker_max_poll_records=FETCH_RECORDS,
-        broker_session_timeout=session_seconds,
-        broker_heartbeat_interval=session_seconds / 6,
-        # Handlers hold batches on purpose; waiting for them is what `drain` is for.
-        stream_wait_empty=False,
-        stream_buffer_maxsize=QUEUED_BATCHES,
-    )
-    app.every(app.watch.interval, app.watch.look, may_last=True)
-    for topics, handler in (handlers or {}).items():
-        app.handle(topics, handler)
-    return app

@@ -13,8 +13,9 @@ from pipeline.open_lake import open_lake
 from pipeline.privacy import privacy_of
 from pipeline.providers import provider_names, providers
 from pipeline.settings import Settings
-from pipeline.stream.app import SESSION_SECONDS, StreamApp, build_app
+from pipeline.stream.app import StreamApp
 from pipeline.stream.assemble_step import EVENTS_A_FLUSH, AssembleStep
+from pipeline.stream.build import SESSION_SECONDS, build_app
 from pipeline.stream.connection import client_options
 from pipeline.stream.embedded import PARTITION_BYTES
 from pipeline.stream.metrics import WorkerMetrics

@@ -188,8 +188,7 @@ def wrap_stream(accident: Accident) -> None:
     around_async(app.StreamApp, "commit_now", lambda *_: ("before_commit", "after_commit"), accident)
     around_async(app.StreamApp, "before_revoked", lambda *_: ("revoked", ""), accident)
     around_async(app.StreamApp, "before_assigned", lambda *_: ("assigned", ""), accident)
-    session = float(os.environ.get("CHAOS_SESSION", app.SESSION_SECONDS))
-    app.SESSION_SECONDS = work.SESSION_SECONDS = session
+    work.SESSION_SECONDS = float(os.environ.get("CHAOS_SESSION", work.SESSION_SECONDS))
 
 
 def main() -> int:

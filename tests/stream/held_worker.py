@@ -3,7 +3,8 @@
 import sys
 
 from pipeline.settings import load_settings
-from pipeline.stream.app import StreamApp, build_app
+from pipeline.stream.app import StreamApp
+from pipeline.stream.build import build_app
 from pipeline.stream.handler import Partitions, RecordBatch
 from pipeline.stream.worker import run_worker
 

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from real_kafka import KafkaCluster, require_kafka
 
 from pipeline.settings import load_settings
-from pipeline.stream.app import TOPICS_LOOK_SECONDS, build_app
+from pipeline.stream.build import TOPICS_LOOK_SECONDS, build_app
 from pipeline.stream.handler import Partitions, RecordBatch
 from pipeline.stream.topics import TopicSpec, create_missing_topics
 from pipeline.stream.worker import run_until

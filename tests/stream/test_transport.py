@@ -15,7 +15,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from pipeline.errors import CallfoldError, DestinationUnavailable
 from pipeline.settings import load_settings
-from pipeline.stream.app import StreamApp, build_app
+from pipeline.stream.app import StreamApp
+from pipeline.stream.build import build_app
 from pipeline.stream.embedded import PARTITIONS, EmbeddedBroker
 from pipeline.stream.handler import Partitions, RecordBatch
 from pipeline.stream.progress import ProgressWatch
