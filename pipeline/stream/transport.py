@@ -203,7 +203,9 @@ class BatchConsumer(driver.Consumer):
         self.stop_flow()
         self.app.flow_control.suspend()
         await self.before_revoked(revoked)
-        await self.force_commit()
+        if not self.app.is_closing:
+            # On the way out everything has been committed, and the thread that commits may wait for us already.
+            await self.force_commit()
         self.tenure.end()
         self.ledger.forget(revoked)
         await super().on_partitions_revoked(revoked)

@@ -17,7 +17,7 @@ from pipeline.stream.app import StreamApp
 
 log = logging.getLogger(__name__)
 
-STOP_SECONDS = 30.0
+STOP_SECONDS = 10.0
 END_SECONDS = 10.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -70,15 +70,22 @@ def run_worker(build: Callable[[], StreamApp], on_ready: Callable[[], None] | No
 
 @contextmanager
 def ending_in_time() -> Iterator[None]:
-    """Within it, a failure ends the program even if a thread of it hangs, which the interpreter would wait for."""
+    """After it the program ends, even if a thread of it hangs, which the interpreter would wait for.
+
+    Faust's consumer thread does so now and then, when a worker leaves in the midst of a rebalance.
+    """
     try:
         yield
     except CallfoldError as failure:
-        told = f"callfold: {failure}\n"
-        ending = threading.Timer(END_SECONDS, _end, (told, failure.exit_code))
-        ending.daemon = True
-        ending.start()
+        _end_soon(f"callfold: {failure}\n", failure.exit_code)
         raise
+    _end_soon("", 0)
+
+
+def _end_soon(told: str, code: int) -> None:
+    ending = threading.Timer(END_SECONDS, _end, (told, code))
+    ending.daemon = True
+    ending.start()
 
 
 def _end(told: str, code: int) -> None:
