@@ -128,9 +128,15 @@ def _run_work(
             if on_ready is not None:
                 on_ready()
 
-        with ending_in_time():
+        with ending_in_time() as ending:
             await work_until(
-                settings, broker_url, stopping, flush_now=flush_now, on_ready=ready, workers=workers
+                settings,
+                broker_url,
+                stopping,
+                flush_now=flush_now,
+                on_ready=ready,
+                workers=workers,
+                ending=ending,
             )
 
     quiet_libraries()

@@ -22,7 +22,7 @@ from pipeline.stream.metrics import WorkerMetrics
 from pipeline.stream.normalise_step import MOST_WAITING_BYTES, NormaliseStep
 from pipeline.stream.producer import Backlog, BulkProducer
 from pipeline.stream.topics import create_missing_topics, topic_specs
-from pipeline.stream.worker import run_until
+from pipeline.stream.worker import Ending, run_until
 from pipeline.topic_names import call_events_topic, webhooks_topic
 from pipeline.upkeep import Upkeep
 
@@ -44,6 +44,7 @@ async def work_until(
     flush_now: asyncio.Event | None = None,
     on_ready: Callable[[], None] | None = None,
     workers: int = 1,
+    ending: Ending | None = None,
 ) -> None:
     """Runs one worker until `stopping` is set; then everything taken is in the lake and committed.
 
@@ -62,7 +63,7 @@ async def work_until(
     worker = _Worker(settings, lake, producer, app)
     flushing = asyncio.create_task(worker.flush_on(flush_now)) if flush_now is not None else None
     try:
-        await run_until(app, stopping, on_ready)
+        await run_until(app, stopping, on_ready, ending)
     finally:
         if flushing is not None:
             flushing.cancel()

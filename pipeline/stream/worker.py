@@ -22,13 +22,36 @@ END_SECONDS = 10.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+class Ending:
+    """The end of the program by force, should it not come by itself.
+
+    Faust waits for its consumer thread without end, even in the event loop, and that thread hangs now and then when a
+    worker leaves in the midst of a rebalance. By then everything is committed that could be.
+    """
+
+    def __init__(self) -> None:
+        self._timer: threading.Timer | None = None
+
+    def comes_within(self, seconds: float, failure: BaseException | None = None) -> None:
+        """After so long the process is gone, with what failed as the last line on stderr and in the exit code."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = threading.Timer(seconds, _end, (failure,))
+        self._timer.daemon = True
+        self._timer.start()
+
+
 async def run_until(
-    app: StreamApp, stopping: asyncio.Event, on_ready: Callable[[], None] | None = None
+    app: StreamApp,
+    stopping: asyncio.Event,
+    on_ready: Callable[[], None] | None = None,
+    ending: Ending | None = None,
 ) -> None:
     """Run the worker until `stopping` is set, then drain, commit and leave the group.
 
-    `on_ready` is called once the worker has its partitions. Raises `CallfoldError` when something else
-    stopped it; then nothing is drained, and what was not committed is read again by the next worker.
+    `on_ready` is called once the worker has its partitions. Raises `CallfoldError` when something else stopped it; then
+    nothing is drained, and what was not committed is read again by the next worker. With `ending` the whole
+    program ends if leaving hangs.
     """
     is_working = False
     watches = [asyncio.create_task(event.wait()) for event in (stopping, app.has_failed)]
@@ -46,8 +69,14 @@ async def run_until(
         for watch in watches:
             watch.cancel()
         app.watch.stop()
+        if ending is not None:
+            ending.comes_within(
+                STOP_SECONDS + END_SECONDS, sys.exception() or _failure(app, stopping.is_set())
+            )
         await _stop(app)
-    _raise_failure(app, stopping.is_set())
+    failure = _failure(app, stopping.is_set())
+    if failure is not None:
+        raise failure
 
 
 def run_worker(build: Callable[[], StreamApp], on_ready: Callable[[], None] | None = None) -> None:
@@ -61,37 +90,30 @@ def run_worker(build: Callable[[], StreamApp], on_ready: Callable[[], None] | No
         loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, stopping.set)
-        with ending_in_time():
-            await run_until(build(), stopping, on_ready)
+        with ending_in_time() as ending:
+            await run_until(build(), stopping, on_ready, ending)
 
     quiet_libraries()
     asyncio.run(run())
 
 
 @contextmanager
-def ending_in_time() -> Iterator[None]:
-    """After it the program ends, even if a thread of it hangs, which the interpreter would wait for.
-
-    Faust's consumer thread does so now and then, when a worker leaves in the midst of a rebalance.
-    """
+def ending_in_time() -> Iterator[Ending]:
+    """After it the program ends soon, even if a thread of it hangs, which the interpreter would wait for."""
+    ending = Ending()
     try:
-        yield
+        yield ending
     except CallfoldError as failure:
-        _end_soon(f"callfold: {failure}\n", failure.exit_code)
+        ending.comes_within(END_SECONDS, failure)
         raise
-    _end_soon("", 0)
+    ending.comes_within(END_SECONDS)
 
 
-def _end_soon(told: str, code: int) -> None:
-    ending = threading.Timer(END_SECONDS, _end, (told, code))
-    ending.daemon = True
-    ending.start()
-
-
-def _end(told: str, code: int) -> None:
-    sys.stderr.write(told)
-    sys.stderr.flush()
-    os._exit(code)
+def _end(failure: BaseException | None) -> None:
+    if failure is not None:
+        sys.stderr.write(f"callfold: {failure}\n")
+        sys.stderr.flush()
+    os._exit(0 if failure is None else getattr(failure, "exit_code", CallfoldError.exit_code))
 
 
 def quiet_libraries() -> None:
@@ -128,11 +150,16 @@ async def _stop(app: StreamApp) -> None:
     app.release()
 
 
-def _raise_failure(app: StreamApp, is_asked_to_stop: bool) -> None:
+def _failure(app: StreamApp, is_asked_to_stop: bool) -> CallfoldError | None:
     failure = app.failure or app.crash_reason
     if isinstance(failure, CallfoldError):
-        raise failure
+        return failure
     if failure is not None:
-        raise CallfoldError(f"the worker stopped: {failure!r}") from failure
-    if not is_asked_to_stop:
-        raise CallfoldError("the worker stopped by itself; the log says what Faust met")
+        told = CallfoldError(f"the worker stopped: {failure!r}")
+        told.__cause__ = failure
+        return told
+    return (
+        None
+        if is_asked_to_stop
+        else CallfoldError("the worker stopped by itself; the log says what Faust met")
+    )
