@@ -156,7 +156,8 @@ FAULTS: dict[str, Fault] = {
     "pause_broker": Fault(pause_broker, may_end_workers=True),
     "clock_step_worker": Fault(clock_step_worker),
     "clock_step_collector": Fault(clock_step_collector),
-    "full_disk": Fault(full_disk),
+    # One that is stopped while the disk is full says that it cannot store what it holds, and ends with 1.
+    "full_disk": Fault(full_disk, may_end_workers=True),
     "kill_collector": Fault(kill_collector),
     "timeouts": Fault(nothing, idle_seconds=2.5),
 }
