@@ -59,7 +59,7 @@ class Lake:
 
     def _lay_out(self, folder: Path, schema: pa.Schema) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / SCHEMA_FILE).exists():
+        if not (folder / SCHEMA_FILE).exists() or pq.read_schema(folder / SCHEMA_FILE).names != schema.names:
             self.write(schema.empty_table(), folder / SCHEMA_FILE)
 
     def write(self, table: pa.Table, target: Path, check: Callable[[], None] = lambda: None) -> None:

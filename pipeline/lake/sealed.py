@@ -48,7 +48,7 @@ def publish(lake: Lake, dataset: str, files: Files) -> None:
 
 def next_generation(lake: Lake, dataset: str) -> int:
     """A number that no sealed file of the dataset has or had."""
-    used = [int(file.stem) for file in lake.sealed(dataset).glob("date=*/*.parquet")]
+    used = [int(f.stem) for f in lake.sealed(dataset).glob("date=*/*.parquet") if f.stem.isdigit()]
     return max([time.time_ns() // 1_000, *(number + 1 for number in used)])
 
 
@@ -82,3 +82,30 @@ def _manifests(lake: Lake, dataset: str) -> list[Path]:
 
 def _newest_manifest(lake: Lake, dataset: str) -> Path | None:
     return next(reversed(_manifests(lake, dataset)), None)
+
+
+def older_files(lake: Lake, dataset: str) -> list[Path]:
+    """Sealed files that were written before there were generations, named after their dataset."""
+    return sorted(f for f in lake.sealed(dataset).glob("date=*/*.parquet") if not f.stem.isdigit())
+
+
+def adopt_older(lake: Lake, dataset: str, schema: pa.Schema) -> None:
+    """Gives such files generations, and lets them count.
+
+    Nobody may compact meanwhile. A crash leaves the old files where they are, and the next run begins again.
+    """
+    older = older_files(lake, dataset)
+    files = dict(current_files(lake, dataset))
+    generation = time.time_ns() // 1_000
+    for number, file in enumerate(older, generation):
+        day = date.fromisoformat(file.parent.name.removeprefix("date="))
+        if day in files:
+            continue  # taken over by a run that was stopped before it could remove this one
+        # `partitioning`: the date is a column of the file, and not to be made up from its folder.
+        table = pq.read_table(file, partitioning=None).select(schema.names).cast(schema)
+        files[day] = sealed_path(lake, dataset, day, number)
+        generations = pa.array([number] * len(table), pa.int64())
+        lake.write(table.append_column("generation", generations), files[day])
+    publish(lake, dataset, files)
+    for file in older:
+        file.unlink()

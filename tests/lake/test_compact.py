@@ -285,6 +285,32 @@ def _records(root: Path) -> Any:
     return [(key, record) for key, past in history.remember(streams).items() for record in past.records]
 
 
+def test_sealed_files_from_before_there_were_generations_are_taken_over(busy: Path, seen: Any) -> None:
+    compact(busy, 0)
+    before = seen(busy)
+    for name in (*SCHEMAS, *SEALED_ONLY):
+        schema = SCHEMAS.get(name, CALLS)
+        for path in sealed_files(busy, name):
+            older = pq.read_table(path, partitioning=None).drop_columns(["generation"])
+            path.unlink()
+            pq.write_table(older, path.with_name(f"{name}.parquet"))
+        shutil.rmtree(busy / name / "manifest")
+        pq.write_table(schema.empty_table(), busy / name / "sealed" / "0-schema.parquet")
+    copies = {call: busy.parent / f"copy-{call}" for call in (12, 16, 20)}
+    for call, copy in copies.items():
+        shutil.copytree(busy, copy)
+        assert killed_at(call, "replace", lambda root=copy: open_lake(root)) == call  # type: ignore[misc]
+    half_removed = busy.parent / "half-removed"
+    shutil.copytree(busy, half_removed)
+    assert killed_at(3, "unlink", lambda: open_lake(half_removed)) == 3
+    for root in (busy, *copies.values(), half_removed):
+        open_lake(root)
+        assert seen(root) == before
+        assert not list(root.glob("*/sealed/date=*/[a-z]*.parquet"))
+        compact(root, 0)
+        assert seen(root) == before
+
+
 def test_of_several_compactions_at_once_one_works_and_the_others_say_so(busy: Path, seen: Any) -> None:
     before, barrier = seen(busy), threading.Barrier(4)
 
