@@ -16,6 +16,7 @@ from pipeline.providers import provider_names
 PROGRAM = Path(__file__).with_name("faulty_worker.py")
 SESSION_SECONDS = 3.0
 STOP_SECONDS = 60.0
+ANSWER_SECONDS = 10.0
 
 
 class Service:
@@ -188,9 +189,13 @@ class Services:
 
     def ask_where(self) -> None:
         """Lets every worker write into its log what it waits for."""
-        for worker in self.workers:
+        asked = [worker for worker in self.workers if worker.is_alive]
+        for worker in asked:
             worker.signal(whereabouts.REQUEST)
-        time.sleep(2)
+        deadline = time.monotonic() + ANSWER_SECONDS
+        # One whose interpreter is blocked never answers; its threads are in the log all the same, or it hangs in C.
+        while time.monotonic() < deadline and not all(whereabouts.TOLD in worker.said() for worker in asked):
+            time.sleep(0.1)
 
     def kill(self) -> None:
         """Ends whatever is left."""

@@ -7,6 +7,8 @@ import sys
 from typing import Any
 
 REQUEST = signal.SIGUSR2
+TOLD = "that is where everything stands"
+"""The last line of an answer."""
 
 
 def answer_requests() -> None:
@@ -23,6 +25,7 @@ def tell() -> None:
             print(
                 f"task {task.get_name()}: {' > '.join(_waits(task.get_coro()))}", file=sys.stderr, flush=True
             )
+    print(TOLD, file=sys.stderr, flush=True)
 
 
 def _waits(awaited: Any) -> list[str]:

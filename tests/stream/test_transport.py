@@ -273,7 +273,7 @@ def test_what_a_killed_worker_held_is_read_again(broker: EmbeddedBroker) -> None
     run(scene.fill([b"a"] * 10, partition=0))
     with _start_hoarder(scene) as hoarder:
         _wait_for(hoarder, "taken 10")
-        time.sleep(3)  # longer than Faust's own commit interval
+        _wait_for(hoarder, "commit asked for")
         hoarder.kill()
     assert run(scene.committed())[0] is None
 

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -11,7 +10,7 @@ import threading, time
 from pipeline.errors import CallfoldError
 from pipeline.stream import worker
 worker.END_SECONDS = 0.5
-threading.Thread(target=time.sleep, args=(60,)).start()
+threading.Thread(target=time.sleep, args=(600,)).start()
 with worker.ending_in_time():
     {last}
 """
@@ -22,6 +21,7 @@ import asyncio, time
 from pipeline.settings import load_settings
 from pipeline.stream import worker
 from pipeline.stream.build import build_app
+from pipeline.errors import CallfoldError
 worker.STOP_SECONDS = worker.END_SECONDS = 0.5
 
 class Handler:
@@ -31,12 +31,11 @@ class Handler:
     async def revoked(self, partitions): pass
 
 async def run():
-    from pipeline.errors import CallfoldError
     from pipeline.stream.embedded import EmbeddedBroker
     with EmbeddedBroker() as broker, worker.ending_in_time() as ending:
         stopping = asyncio.Event()
         app = build_app(load_settings({{}}, {{}}), broker.url, {{"callfold.webhooks.x": Handler()}}, session_seconds=6)
-        app.stop = lambda: time.sleep(60)
+        app.stop = lambda: time.sleep(600)  # as Faust's own does when its thread hangs
         await worker.run_until(app, stopping, stopping.set, ending)
 
 asyncio.run(run())
@@ -46,35 +45,17 @@ asyncio.run(run())
 @pytest.mark.parametrize(
     ("last", "code", "told"), [("pass", 0, ""), ("raise CallfoldError('no lake')", 1, "callfold: no lake")]
 )
-def test_leaving_that_blocks_even_the_event_loop_does_not_keep_the_program_from_ending(
-    last: str, code: int, told: str
+@pytest.mark.parametrize("program", [HANGS, STUCK_LEAVING], ids=["a thread hangs", "the loop is blocked"])
+def test_what_hangs_at_the_end_does_not_keep_the_program_from_ending(
+    program: str, last: str, code: int, told: str
 ) -> None:
-    last = last.replace("raise", "from pipeline.errors import CallfoldError; raise")
-    began = time.monotonic()
+    # What hangs would do so for ten minutes: only an end by force comes before the time is over.
     done = subprocess.run(
-        [sys.executable, "-c", STUCK_LEAVING.format(last=last)],
+        [sys.executable, "-c", program.format(last=last)],
         check=False,
         capture_output=True,
         text=True,
         timeout=50,
     )
-    assert time.monotonic() - began < 40
     assert done.returncode == code, done.stderr
-    assert told in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("last", "code", "told"), [("pass", 0, ""), ("raise CallfoldError('no lake')", 1, "callfold: no lake")]
-)
-def test_a_thread_that_hangs_does_not_keep_the_program_from_ending(last: str, code: int, told: str) -> None:
-    began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", HANGS.format(last=last)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-    assert time.monotonic() - began < 30
-    assert done.returncode == code
     assert told in done.stderr
