@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 from rich.console import Console
 from rich.table import Table
 
@@ -33,6 +33,7 @@ from real_kafka import KafkaCluster, why_unavailable
 from running import Program
 
 from pipeline.query.views import connect
+from pipeline.stream.offsets import read_offsets
 from pipeline.stream.producer import partition_of
 
 PARTITIONS = 8
@@ -60,16 +61,9 @@ async def produce(servers: str, webhooks: list[tuple[str, bytes, int]]) -> None:
 
 
 async def lag(servers: str) -> int:
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=servers, group_id="callfold-worker", enable_auto_commit=False
-    )
-    await consumer.start()
-    try:
-        partitions = [TopicPartition(topic, n) for topic in (TOPIC, EVENTS) for n in range(PARTITIONS)]
-        ends = await consumer.end_offsets(partitions)
-        return sum([ends[tp] - (await consumer.committed(tp) or 0) for tp in partitions])
-    finally:
-        await consumer.stop()
+    partitions = [(topic, number) for topic in (TOPIC, EVENTS) for number in range(PARTITIONS)]
+    offsets = await read_offsets(servers, "callfold-worker", partitions)
+    return sum(offset.lag for offset in offsets.values())
 
 
 def until_drained(servers: str, seconds: float = 900) -> None:

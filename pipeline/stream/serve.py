@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from pipeline.collect.server import run_collector
@@ -17,8 +16,9 @@ from pipeline.errors import CallfoldError, UserError
 from pipeline.open_lake import open_lake
 from pipeline.providers import provider_names, providers
 from pipeline.settings import Settings
-from pipeline.stream.connection import bootstrap_servers, client_options, refuse_early
-from pipeline.stream.embedded import EmbeddedBroker
+from pipeline.stream.connection import client_options, refuse_early
+from pipeline.stream.embedded import PARTITIONS, EmbeddedBroker
+from pipeline.stream.offsets import read_offsets
 from pipeline.stream.supervisor import Job, Supervisor
 from pipeline.stream.work import work_until
 from pipeline.stream.worker import STOP_SIGNALS, ending_in_time, quiet_libraries
@@ -156,23 +156,11 @@ def _free_port(host: str) -> int:
 
 
 async def _is_drained(prefix: str, broker_url: str) -> bool:
-    """Whether the workers have committed all there is on the topics that they read."""
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap_servers(broker_url),
-        group_id=worker_group(prefix),
-        enable_auto_commit=False,
-    )
-    await consumer.start()
+    """Whether the worker has committed all there is on the topics that it reads; only for the embedded broker."""
+    topics = [*(webhooks_topic(prefix, name) for name in provider_names()), call_events_topic(prefix)]
+    partitions = [(topic, number) for topic in topics for number in range(PARTITIONS)]
     try:
-        topics = [*(webhooks_topic(prefix, name) for name in provider_names()), call_events_topic(prefix)]
-        partitions = [TopicPartition(t, p) for t in topics for p in consumer.partitions_for_topic(t) or ()]
-        if not partitions:
-            partitions = [TopicPartition(t, p) for t in topics for p in range(4)]
-        for partition, end in (await consumer.end_offsets(partitions)).items():
-            if end > 0 and (await consumer.committed(partition) or 0) < end:
-                return False
-    except KafkaError:
+        offsets = await read_offsets(broker_url, worker_group(prefix), partitions)
+    except (KafkaError, OSError):
         return False
-    finally:
-        await consumer.stop()
-    return True
+    return all(offset.lag == 0 for offset in offsets.values())
