@@ -8,8 +8,10 @@ from typing import NamedTuple
 import msgspec
 
 from pipeline.model import CallEvent, Rejection, Webhook
-from pipeline.normalise.redact import Privacy, Redactor
-from pipeline.providers import Provider, Redacted
+from pipeline.normalise.credentials import without_credentials
+from pipeline.normalise.policy import Privacy
+from pipeline.normalise.redact import Redactor
+from pipeline.providers import Provider, Redacted, is_too_deep
 
 
 class StoredWebhook(NamedTuple):
@@ -26,28 +28,50 @@ class Normaliser:
         self._providers = providers
         self._privacy = privacy
         self._keeps_numbers = privacy.numbers == "keep"
-        self._redactors = {name: Redactor(p.redacted, privacy) for name, p in providers.items()}
-        self._strictest = Redactor(_all_of([p.redacted for p in providers.values()]), privacy)
+        self._redactors = {
+            name: Redactor(p.redacted, privacy, p.kept_headers) for name, p in providers.items()
+        }
+        # Whoever's it is may come to be known, and which of its headers matter then.
+        self._strictest = Redactor(_all_of([p.redacted for p in providers.values()]), privacy, None)
 
     def events(self, webhook: Webhook) -> list[CallEvent] | Rejection:
         """The webhook's events, numbers as the privacy setting says, or why there are none."""
         provider = self._providers.get(webhook.provider)
         if provider is None:
-            return Rejection(
-                "normalise", "unknown_provider", "provider", f"no provider {webhook.provider!r:.80}"
-            )
+            message = f"no provider {webhook.provider!r:.80}"
+            return self._told(Rejection("normalise", "unknown_provider", "provider", message))
         try:
             found = provider.events(webhook)
+            if not self._keeps_numbers and not isinstance(found, Rejection):
+                found = provider.events(self._as_stored(webhook))
         except Exception as error:  # noqa: BLE001  whatever it is, it must not stop the stream
             # Our fault, but no reason to lose the webhook or to stop the stream: it is replayed after the fix.
             where = traceback.extract_tb(error.__traceback__)[-1]
             message = f"{type(error).__name__} in {where.name}, line {where.lineno}"
             return Rejection("normalise", "internal_error", None, message)
-        if not self._keeps_numbers and not isinstance(found, Rejection):
-            for event in found:
-                event.from_number = self._privacy.number(event.from_number)
-                event.to_number = self._privacy.number(event.to_number)
+        return self._told(found)
+
+    def _told(self, found: list[CallEvent] | Rejection) -> list[CallEvent] | Rejection:
+        """Events and rejections without the credentials that a text of the sender's may hold."""
+        if isinstance(found, Rejection):
+            return msgspec.structs.replace(found, message=self._strictest.text(found.message))
+        own = self._privacy.own_secrets
+        for event in found:
+            if event.recording_url is not None:
+                event.recording_url = without_credentials(event.recording_url, own)
+            if event.failure_reason is not None:
+                event.failure_reason = without_credentials(event.failure_reason, own)
+            if event.errors:
+                event.errors = tuple(without_credentials(error, own) for error in event.errors)
         return found
+
+    def _as_stored(self, webhook: Webhook) -> Webhook:
+        """The webhook with the body that is stored: from it events are read, if numbers may not be kept.
+
+        So no text of an event holds one, no id of an event can be tried out against one, and a replay tells the same.
+        """
+        body = self._redactors[webhook.provider].body(webhook.body)
+        return webhook if body is webhook.body else msgspec.structs.replace(webhook, body=body)
 
     def stored(self, webhook: Webhook) -> StoredWebhook:
         """The webhook as it may be archived or quarantined."""
@@ -58,7 +82,8 @@ class Normaliser:
             headers=redactor.headers(webhook.headers),
             query=redactor.query(webhook.query),
         )
-        return StoredWebhook(webhook_id(webhook), kept)
+        # A hash of the whole body would give away what was taken out of it: there are not many numbers to try.
+        return StoredWebhook(webhook_id(webhook if self._keeps_numbers else kept), kept)
 
 
 def _all_of(every: Sequence[Redacted]) -> Redacted:
@@ -67,13 +92,15 @@ def _all_of(every: Sequence[Redacted]) -> Redacted:
         secrets=frozenset().union(*(redacted.secrets for redacted in every)),
         numbers=frozenset().union(*(redacted.numbers for redacted in every)),
         transcripts=frozenset().union(*(redacted.transcripts for redacted in every)),
+        no_numbers=tuple(start for redacted in every for start in redacted.no_numbers),
     )
 
 
 def webhook_id(webhook: Webhook) -> str:
     """The identity of a receipt: the same line of an archive twice is one webhook, however it is spaced."""
     try:
-        body = msgspec.json.format(webhook.body, indent=-1)
+        # What is nested too deep is not read by anybody, and how deep the formatter goes depends on who calls it.
+        body = webhook.body if is_too_deep(webhook.body) else msgspec.json.format(webhook.body, indent=-1)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         body = webhook.body
     digest = hashlib.blake2b(digest_size=16)

@@ -1,175 +1,221 @@
 """What of a webhook may be stored: secrets never, numbers and conversation as the privacy settings say.
 
 Works on the parsed payload, read as leniently as the provider modules read it, so that no way of writing a key
-escapes it. A body that does not parse is searched as text for the fields, which are cut out up to where they end,
-or to the body's end.
+escapes it. Texts are searched too: for payloads inside them, credentials and numbers. A body that does not parse is
+one such text; fields are cut out of it up to where they end, or to the body's end.
 """
 
-import hashlib
-import hmac
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 import msgspec
 
 from pipeline.model import Rejection
+from pipeline.normalise.broken import as_bytes, as_text, cut_out, key_pattern
+from pipeline.normalise.credentials import DROPPED, is_secret_name, signed_time, without_credentials
+from pipeline.normalise.fields import (
+    LIKELY_NUMBER_FIELDS,
+    NUMBER_FIELDS,
+    PLAIN_HEADERS,
+    SECRET_FIELDS,
+    TRANSCRIPT_FIELDS,
+)
+from pipeline.normalise.numbers import NAME
+from pipeline.normalise.policy import Privacy
 from pipeline.providers import Redacted, read_json
 
-SECRET_HEADERS: Final = frozenset({"authorization", "x-interactly-secret", "cookie", "proxy-authorization"})
-SECRET_QUERY: Final = frozenset({"token", "access_token", "api_key", "apikey", "secret"})
-DROPPED: Final = "[dropped]"
-NAME: Final = "*" * 8
+DEEPEST: Final = 200
+_PAYLOAD: Final = re.compile(r'\s*(?:\{\s*["}]|\[\s*["{\[\d\-tfn\]])').match
+_PLAIN: Final = re.compile(r"[\w.\-]*|[0-9T:.\-]+Z").fullmatch
+_LOOKS_LIKE_NUMBER: Final = re.compile(r"[\s+(]*[\d*](?:[\s().\-/]*[\d*]){6,}\s*")
 
 
-class Privacy(NamedTuple):
-    """The privacy settings."""
+class _Pass:
+    """What one reading of a payload came across."""
 
-    numbers: Literal["keep", "mask", "hmac"] = "keep"
-    key: bytes = b""
-    transcripts: Literal["drop", "keep"] = "drop"
+    __slots__ = ("is_changed", "seen")
 
-    def number(self, value: str | None) -> str | None:
-        """A telephone number as it may be stored. What is stored already stays as it is."""
-        if value is None or self.numbers == "keep" or value.startswith("hmac:"):
-            return value
-        if self.numbers == "mask":
-            return mask(value)
-        told = re.sub(r"[^0-9+]", "", value) or value
-        return "hmac:" + hmac.new(self.key, told.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
-
-
-def mask(value: str) -> str:
-    """All digits but the last four as `*`. What has too few digits to be a number is a name, and goes whole."""
-    digits = [i for i, char in enumerate(value) if char.isdigit() or char == "*"]
-    if len(digits) < 5 or any(char.isalpha() for char in value):
-        return NAME[: len(value)]
-    hidden = set(digits[:-4])
-    return "".join("*" if i in hidden else char for i, char in enumerate(value))
+    def __init__(self) -> None:
+        self.seen = 0
+        """Fields whose names say that they may hold something."""
+        self.is_changed = False
 
 
 class Redactor:
     """Applies one provider's `Redacted` and the privacy settings to whole webhooks."""
 
-    def __init__(self, redacted: Redacted, privacy: Privacy) -> None:
+    def __init__(self, redacted: Redacted, privacy: Privacy, kept_headers: Iterable[str] | None = ()) -> None:
+        """`kept_headers` are those to keep beside the plain ones; None keeps all but credentials."""
         self._privacy = privacy
-        self._secrets = redacted.secrets
-        self._secrets_lower = frozenset(name.lower() for name in redacted.secrets)
-        self._numbers = redacted.numbers if privacy.numbers != "keep" else frozenset()
+        self._own = privacy.own_secrets
+        self._kept_headers = None if kept_headers is None else PLAIN_HEADERS.union(kept_headers)
+        self._secrets = _lower(redacted.secrets) | SECRET_FIELDS
+        drops = privacy.transcripts == "drop"
+        self._transcripts = _lower(redacted.transcripts) | TRANSCRIPT_FIELDS if drops else frozenset()
+        self._changes_numbers = privacy.numbers != "keep"
+        certain = _lower(redacted.numbers) | NUMBER_FIELDS
+        self._numbers = certain | LIKELY_NUMBER_FIELDS if self._changes_numbers else frozenset()
+        self._likely_numbers = LIKELY_NUMBER_FIELDS - certain
         self._no_numbers = redacted.no_numbers
         self._ids = redacted.ids
-        self._transcripts = redacted.transcripts if privacy.transcripts == "drop" else frozenset()
+        self._keys = redacted.keys
         names = self._secrets | self._numbers | self._transcripts
-        self._has_work = bool(names)
-        self._named = _key_pattern(names, b'"', b'"\\s*:') if names else None
-        self._broken = [_key_pattern(names, rb"\\*[\"']", rb"\\*[\"']\s*:\s*")] if names else []
-        if self._secrets:
-            # A form, a log line, half a key: what is no JSON may name a secret in any way.
-            self._broken.append(_key_pattern(self._secrets, rb"[\"'\\]*", rb"[\"'\\]*\s*[:=]\s*"))
-        self._told_inside = re.compile(_inside(self._secrets)) if self._secrets else None
+        self._named = key_pattern(names, '"', '"\\s*:')
+        self._inside = [key_pattern(names, "[\"']", r"\\*+[\"']\s*+:\s*+")]
+        # A form, a log line, half a key: what is no JSON may name a secret in any way.
+        self._broken = [*self._inside, key_pattern(self._secrets, "", r"[\"'\\]*+\s*+[:=]\s*+")]
+        if self._numbers:
+            self._broken.append(key_pattern(self._numbers, r"(?:^|(?<=[&?\s]))", "=[^&\\s]*"))
 
     def body(self, body: bytes) -> bytes:
         """The body as it may be stored; the very same bytes if there is nothing to take out."""
-        if not self._has_work:
-            return body
+        return self._body(body, 0)
+
+    def _body(self, body: bytes, depth: int) -> bytes:
         payload = _read(body)
         if isinstance(payload, Rejection):
-            return self._cut_out(body)
-        seen = changed = 0
-
-        def note(is_changed: bool) -> None:
-            nonlocal seen, changed
-            seen += 1
-            changed += is_changed
-
-        redacted = self._walk(payload, note, 0)
-        if not changed and self._named is not None and not _is_all(payload, body):
+            text = as_text(body)
+            told = self.text(cut_out(text, self._broken))
+            return body if told == text else as_bytes(told)
+        done = _Pass()
+        redacted = self._walk(payload, done, depth)
+        if depth == 0:
+            for path in self._keys:
+                _restore(redacted, payload, path)
+        if not done.is_changed and not _is_all(payload, body):
             # Of a key that stands twice the parser keeps the last; the bytes would still hold the first.
-            changed = len(self._named.findall(_as_utf8(body))) > seen
-        return msgspec.json.encode(redacted) if changed else body
+            text = as_text(body)
+            named = sum(1 for _ in self._named.finditer(text))
+            done.is_changed = named > done.seen or self.text(text) != text
+        return msgspec.json.encode(redacted) if done.is_changed else body
 
-    def _walk(self, value: Any, note: Callable[[bool], None], depth: int) -> Any:
-        if depth > 200:
-            note(True)
+    def _walk(self, value: Any, done: _Pass, depth: int) -> Any:
+        if depth > DEEPEST:
+            done.is_changed = True
             return DROPPED
-        if isinstance(value, list):
-            return [self._walk(item, note, depth + 1) for item in value]
         if isinstance(value, str):
-            return self._told(value, note)
+            told = self._told(value, depth)
+            done.is_changed |= told is not value and told != value
+            return told
+        if isinstance(value, list):
+            return [self._walk(item, done, depth + 1) for item in value]
         if not isinstance(value, dict):
             return value
         kept: dict[str, Any] = {}
         for key, item in value.items():
-            if key.lower() in self._secrets_lower:
-                note(True)
-            elif key in self._numbers and not isinstance(item, dict):
+            name = key.lower()
+            if name in self._secrets:
+                done.seen, done.is_changed = done.seen + 1, True
+                continue
+            stored = key if _PLAIN(key) is not None else self._told(key, depth)
+            if name in self._numbers and (name not in self._likely_numbers or _is_number(item)):
                 is_id = key in self._ids and item == value.get(self._ids[key])
-                kept[key] = item if is_id else self._number(item, note, depth)
-                note(kept[key] != item)
-            elif key in self._transcripts and not self._holds_all(key, item, depth):
+                kept[stored] = item if is_id else self._number(item, done, depth + 1)
+                done.seen += 1
+            elif name in self._transcripts and not (depth == 0 and isinstance(item, dict)):
+                # `data`-like wrappers at the top are the payload itself, not a conversation.
                 is_told = bool(item) and item != DROPPED
-                note(is_told)
-                kept[key] = (DROPPED if isinstance(item, str) else type(item)()) if is_told else item
+                kept[stored] = (DROPPED if isinstance(item, str) else type(item)()) if is_told else item
+                done.seen, done.is_changed = done.seen + 1, done.is_changed or is_told
             else:
-                kept[key] = self._walk(item, note, depth + 1)
+                kept[stored] = self._walk(item, done, depth + 1)
+            done.is_changed |= stored != key
         return kept
 
-    def _number(self, value: Any, note: Callable[[bool], None], depth: int) -> Any:
+    def _number(self, value: Any, done: _Pass, depth: int) -> Any:
+        if depth > DEEPEST:
+            return self._walk(value, done, depth)
         if isinstance(value, list):
-            return [self._number(item, note, depth + 1) for item in value]
+            return [self._number(item, done, depth + 1) for item in value]
         if isinstance(value, dict):
-            return self._walk(value, note, depth + 1)
+            walked = self._walk(value, done, depth)
+            return {
+                key: self._number(item, done, depth + 1) if _is_number(item) else item
+                for key, item in walked.items()
+            }
         if isinstance(value, bool) or value is None or value == "":
             return value
         name = next((start for start in self._no_numbers if str(value).startswith(start)), None)
-        return self._privacy.number(str(value)) if name is None else name + NAME
+        told = self._privacy.number(str(value)) if name is None else name + NAME
+        done.is_changed |= told != value
+        return told
 
-    def _told(self, value: str, note: Callable[[bool], None]) -> str:
-        """A text that holds a payload of its own, without the secrets in it."""
-        if self._told_inside is None or not ('"' in value or "'" in value):
-            return value
-        if not self._told_inside.search(value):
-            return value
-        note(True)
-        return self._cut_out(value.encode("utf-8", "replace")).decode("utf-8", "replace")
+    def _told(self, value: str, depth: int) -> str:
+        """A text without the secrets, numbers and payloads in it that may not be stored."""
+        if _PLAIN(value) is not None:
+            # Ids, words and times: nothing stands in them but perhaps a secret of ours.
+            return value if not self._own else self.text(value)
+        if _PAYLOAD(value) is not None:
+            # A payload in a text: what parses is read as one.
+            body = value.encode("utf-8", "replace")
+            told = self._body(body, depth + 1)
+            return value if told is body else told.decode("utf-8", "replace")
+        if '"' in value or "'" in value:
+            value = cut_out(value, self._inside)
+        return self.text(value)
 
-    @staticmethod
-    def _holds_all(key: str, item: Any, depth: int) -> bool:
-        # `data`-like wrappers at the top are the payload itself, not a conversation.
-        return depth == 0 and isinstance(item, dict)
+    def text(self, text: str) -> str:
+        """A text without credentials, its telephone numbers as the privacy setting says."""
+        text = without_credentials(text, self._own)
+        return self._privacy.numbers_in(text) if self._changes_numbers else text
 
-    def _cut_out(self, body: bytes) -> bytes:
-        text = _as_utf8(body)
-        for pattern in self._broken:
-            kept, place = [], 0
-            while (found := pattern.search(text, place)) is not None:
-                kept.append(text[place : found.start()])
-                place = _value_end(text, found.end())
-            if kept:
-                text = body = b"".join([*kept, text[place:]])
-        return body
-
-    @staticmethod
-    def headers(headers: Mapping[str, str]) -> dict[str, str]:
-        """The headers without credentials."""
-        return {name: value for name, value in headers.items() if name.lower() not in SECRET_HEADERS}
+    def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """The headers that a replay needs, without credentials: of a signature its time, which may be the event's."""
+        told: dict[str, str] = {}
+        for name, value in headers.items():
+            lower = name.lower()
+            if self._kept_headers is not None and lower not in self._kept_headers:
+                continue
+            if "signature" in lower:
+                time = signed_time(value)
+                told |= {name: time} if time else {}
+            elif not is_secret_name(lower):
+                told[name] = self.text(value)
+        return told
 
     def query(self, query: Mapping[str, str]) -> dict[str, str]:
         """The query without credentials, its numbers as the privacy setting says."""
-        told = {n: v for n, v in query.items() if n.lower() not in SECRET_QUERY | self._secrets_lower}
-        return {n: (self._privacy.number(v) or "") if n in self._numbers else v for n, v in told.items()}
+        told = {}
+        for name, value in query.items():
+            if is_secret_name(name) or name.lower() in self._secrets:
+                continue
+            if (name,) in self._keys:
+                told[name] = value
+            elif name.lower() in self._numbers and (
+                name.lower() not in self._likely_numbers or _is_number(value)
+            ):
+                told[name] = self._privacy.number(value) or ""
+            else:
+                # In a query a plus that is not encoded stands for a space.
+                spaced = self._changes_numbers and re.fullmatch(r" \d{7,15}", value)
+                told[self.text(name)] = self.text("+" + value[1:] if spaced else value)
+        return told
+
+
+def _lower(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(name.lower() for name in names)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, str) and _LOOKS_LIKE_NUMBER.fullmatch(value) is not None
+
+
+def _restore(redacted: Any, payload: Any, path: tuple[str, ...]) -> None:
+    """Puts the id at the end of a path back as it was."""
+    for name in path[:-1]:
+        redacted, payload = (v.get(name) if isinstance(v, dict) else None for v in (redacted, payload))
+    last = path[-1]
+    if isinstance(redacted, dict) and isinstance(payload, dict) and isinstance(payload.get(last), str):
+        redacted[last] = payload[last]
 
 
 def _read(body: bytes) -> Any:
     """The payload as its provider's module may have read it, or a `Rejection`."""
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        payload = read_json(body)
-    if isinstance(payload, Rejection):
+    payload = read_json(body)
+    if isinstance(payload, Rejection) and payload.code != "too_deep":
         # A module that skips a broken text has seen the rest.
-        payload = read_json(_as_utf8(body).decode("utf-8", "replace").encode())
+        payload = read_json(as_text(body).encode("utf-8", "replace"))
     return payload
 
 
@@ -179,49 +225,3 @@ def _is_all(payload: Any, body: bytes) -> bool:
         return bool(msgspec.json.format(body, indent=-1) == msgspec.json.encode(payload))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-
-
-def _as_utf8(body: bytes) -> bytes:
-    """The bytes in the encoding that patterns are written in; JSON may come in others."""
-    encoding = json.detect_encoding(body)
-    return body if encoding.startswith("utf-8") else body.decode(encoding, "replace").encode()
-
-
-def _key_pattern(names: Iterable[str], before: bytes, after: bytes) -> re.Pattern[bytes]:
-    """Any of the names between two patterns, each of its letters plain or as a JSON escape."""
-    spelt = [b"".join(_letter(char) for char in name) for name in sorted(names, key=len, reverse=True)]
-    return re.compile(before + b"(?:" + b"|".join(spelt) + b")" + after, re.IGNORECASE)
-
-
-def _letter(char: str) -> bytes:
-    return b"(?:%b|\\\\+u00%02x)" % (re.escape(char.encode()), ord(char))
-
-
-def _inside(names: Iterable[str]) -> str:
-    return "[\"'](?:" + "|".join(map(re.escape, sorted(names))) + ")\\\\*[\"']\\s*:"
-
-
-def _value_end(body: bytes, start: int) -> int:
-    """Where the JSON value that starts here ends, as far as can be told from broken text; else the body's end."""
-    depth, at, quoted = 0, start, False
-    while at < len(body):
-        char = body[at : at + 1]
-        if quoted:
-            if char == b"\\":
-                at += 1
-            elif char == b'"':
-                quoted = False
-                if depth == 0:
-                    return at + 1
-        elif char == b'"':
-            quoted = True
-        elif char in b"{[":
-            depth += 1
-        elif char in b"}]":
-            depth -= 1
-            if depth <= 0:
-                return at + (depth == 0)
-        elif char == b"," and depth == 0:
-            return at
-        at += 1
-    return len(body)

@@ -2,11 +2,13 @@
 
 Two ways lead to the same result. Fast: a msgspec decoder that builds only the declared fields. Slow, for the
 few bodies that it refuses (a string where an object should be, a lone surrogate in a transcript): decode
-everything and pick. Only a body that no JSON parser reads is rejected.
+everything and pick. Rejected is only a body that no JSON parser reads, or that is nested deeper than any reader
+need stand.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -15,6 +17,7 @@ from typing import Any, TypeVar, get_args
 import msgspec
 
 from pipeline.model import Rejection
+from pipeline.model.rejection import DEEPEST
 
 EARLIEST_US = 946_684_800_000_000  # 2000-01-01: no provider is older
 LATEST_US = 4_102_444_800_000_000  # 2100-01-01
@@ -31,11 +34,14 @@ def _decoder(shape: type[S]) -> "msgspec.json.Decoder[S]":
 
 def decode(body: bytes, shape: type[S]) -> S | Rejection:
     """The body as `shape`, unfit parts of it at their defaults; a `Rejection` if it is no JSON object."""
+    unfit = _unfit(body)
+    if unfit is not None:
+        return unfit
     try:
         decoded: S = _decoder(shape).decode(body)
         return decoded
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        whole = decode_any(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        whole = _leniently(body)
     if isinstance(whole, Rejection):
         return whole
     if not isinstance(whole, dict):
@@ -45,20 +51,67 @@ def decode(body: bytes, shape: type[S]) -> S | Rejection:
 
 def decode_any(body: bytes) -> Any:
     """The body as plain Python values, or a `Rejection` if it is not JSON."""
-    if not body.strip():
-        return Rejection("normalise", "not_json", None, "the body is empty")
+    unfit = _unfit(body)
+    if unfit is not None:
+        return unfit
     try:
         return msgspec.json.decode(body)
-    except RecursionError:
-        return Rejection("normalise", "not_json", None, "nested too deep")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        # The standard parser takes what RFC 8259 calls unpredictable (lone surrogates); those are then replaced.
-        try:
-            return _without_surrogates(json.loads(body, parse_constant=lambda _: None))
-        except RecursionError:
-            return Rejection("normalise", "not_json", None, "nested too deep")
-        except ValueError:
-            return Rejection("normalise", "not_json", None, str(error))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _leniently(body)
+
+
+def _unfit(body: bytes) -> Rejection | None:
+    """Why no parser should be tried on the body, if that is so."""
+    if not body.strip():
+        return Rejection("normalise", "empty_body", None, "the body is empty")
+    if is_too_deep(body):
+        return Rejection("normalise", "too_deep", None, f"nested deeper than {DEEPEST} levels")
+    return None
+
+
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+\\?"?', re.DOTALL)
+"""A string, or what is there of one that does not end."""
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def is_too_deep(body: bytes) -> bool:
+    """Whether a body is nested deeper than any parser is asked to go."""
+    # Nearly every body has fewer brackets in all than levels are allowed, in whatever encoding.
+    if body.count(b"[") + body.count(b"{") <= DEEPEST:
+        return False
+    encoding = json.detect_encoding(body)
+    told = body if encoding.startswith("utf-8") else body.decode(encoding, "replace").encode()
+    depth = 0
+    for bracket in _STRING.sub(b"", told).translate(None, _NO_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > DEEPEST:
+            return True
+    return False
+
+
+def _leniently(body: bytes) -> Any:
+    """What the standard parser makes of it: it takes what RFC 8259 calls unpredictable, and names what it does not."""
+    try:
+        return _without_surrogates(json.loads(body, parse_constant=lambda _: None, parse_int=_whole))
+    except UnicodeDecodeError as error:
+        told = f"not {error.encoding.upper()}: {error.reason} at byte {error.start}"
+        # UTF-16 and UTF-32 are told by their zero bytes, which text that is no JSON may have as well.
+        return Rejection("normalise", "not_json" if _is_utf8(body) else "bad_encoding", None, told)
+    except ValueError as error:
+        return Rejection("normalise", "not_json", None, str(error))
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _whole(digits: str) -> int | None:
+    # Python refuses to read thousands of digits, and no field means anything by them.
+    return int(digits) if len(digits) <= LONGEST_TEXT else None
 
 
 def _without_surrogates(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What of a provider's payload may not be stored as it is. Fields are named by their key, at any depth."""
+"""What of a provider's payload may not be stored as it is. Fields are named by their key, at any depth, in any case."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -18,3 +18,5 @@ class Redacted(NamedTuple):
     """How a value in a number's field begins if it is a name: it stays recognisable as one."""
     ids: Mapping[str, str] = MappingProxyType({})
     """Number fields that hold an id when they say the same as this field beside them; an id stays as it is."""
+    keys: tuple[tuple[str, ...], ...] = ()
+    """Paths of the ids that the fold goes by: they stay as they are, whatever they look like."""

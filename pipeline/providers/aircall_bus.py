@@ -25,10 +25,15 @@ from pipeline.providers._signature import is_bearer
 
 KEYED_BY: Final[Literal["call", "agent"]] = "agent"
 KEPT_HEADERS: Final[tuple[str, ...]] = ()
+_IDS: Final = (("callUuid",), ("metadata", "callUuid"), ("userId",))
 REDACTED: Final = Redacted(
-    secrets=frozenset({"authorization", "Authorization"}),
     numbers=frozenset({"from", "to", "external", "transferer", "number", "normalized"}),
     no_numbers=("client:",),
+    keys=(
+        ("agent_id",),
+        ("session_id",),
+        *((*envelope, "payload", *where) for envelope in ((), ("event",)) for where in _IDS),
+    ),
 )
 
 

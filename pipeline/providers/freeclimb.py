@@ -17,8 +17,15 @@ from pipeline.providers._signature import is_recent, is_same, timed_digest
 
 KEYED_BY: Final[Literal["call", "agent"]] = "call"
 KEPT_HEADERS: Final[tuple[str, ...]] = ("freeclimb-signature",)
-REDACTED: Final = Redacted(numbers=frozenset({"from", "to"}))
+REDACTED: Final = Redacted(
+    numbers=frozenset({"from", "to"}),
+    # What the caller said or keyed in (requestType getSpeech, getDigits, transcribe, messageDelivery).
+    transcripts=frozenset({"recognitionResult", "digits", "transcriptionText", "text"}),
+    keys=(("callId",), ("parentCallId",)),
+)
 SIGNATURE_HEADER: Final = "freeclimb-signature"
+MAX_SIGNATURE_PARTS: Final = 32
+"""The time and a signature for each secret in use: two, or three. The bound keeps a long header from being work."""
 
 # https://docs.freeclimb.com/reference/callstatus
 OUTCOME: Final[dict[str, Outcome]] = {
@@ -89,12 +96,16 @@ def is_signed(secret: bytes, headers: Mapping[str, str], body: bytes, now_us: in
 
     https://docs.freeclimb.com/docs/verifying-request-signatures
     """
-    fields = [part.strip().partition("=")[::2] for part in headers.get(SIGNATURE_HEADER, "").split(",")]
+    parts = headers.get(SIGNATURE_HEADER, "").split(",", MAX_SIGNATURE_PARTS)
+    if len(parts) > MAX_SIGNATURE_PARTS:
+        return False
+    # Cut up as `_signed_us` does: what the signature covers is what the event's time is taken from.
+    fields = [part.strip().partition("=")[::2] for part in parts]
     times = [value for name, value in fields if name == "t"]
     if len(times) != 1 or not is_recent(times[0], now_us):
         return False
     digest = timed_digest(secret, times[0], body).hex().encode()
-    return sum(is_same(value.lower(), digest) for name, value in fields if name == "v1") > 0
+    return sum(is_same(value, digest) for name, value in fields if name == "v1") > 0
 
 
 def stream_key(body: bytes, query: Mapping[str, str]) -> str | None:

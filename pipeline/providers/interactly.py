@@ -30,14 +30,15 @@ KEYED_BY: Final[Literal["call", "agent"]] = "call"
 KEPT_HEADERS: Final[tuple[str, ...]] = ()
 REDACTED: Final = Redacted(
     # `assistantServer` is the receiver's own webhook configuration, its Authorization header included.
-    secrets=frozenset({"assistantServer", "authorization", "Authorization", "x-interactly-secret", "secret"}),
+    secrets=frozenset({"assistantServer", "x-interactly-secret", "secret"}),
     numbers=frozenset({"userNumber", "assistantNumber", "number"}),
     transcripts=frozenset(
         {"messages", "summary", "structuredData", "outcome", "assistantSystemPrompt", "prompt"}
-        | {"welcomeMessage", "endCallMessage", "dynamicVariables"}
+        | {"welcomeMessage", "endCallMessage", "endCallPhrases", "dynamicVariables"}
     ),
     no_numbers=("web-",),
     ids={"assistantNumber": "assistantId"},
+    keys=(("message", "call", "id"),),
 )
 
 # https://docs.interactly.ai/webhooks/events/status-update

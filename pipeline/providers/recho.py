@@ -11,11 +11,14 @@ from typing import Any, Final, Literal
 from pipeline.model import CallEvent, Outcome, Rejection, State, Webhook, call_key
 from pipeline.providers._payload import bad_shape, canonical, decode_any, event_id, mapping, missing, text
 from pipeline.providers._redacted import Redacted
-from pipeline.providers._signature import is_recent, is_rsa_signed
+from pipeline.providers._signature import is_recent, is_rsa_signed, rsa_key_problem
 
 KEYED_BY: Final[Literal["call", "agent"]] = "call"
 KEPT_HEADERS: Final[tuple[str, ...]] = ("x-recho-timestamp",)
-REDACTED: Final = Redacted(secrets=frozenset({"authConfig", "authorization", "Authorization"}))
+REDACTED: Final = Redacted(
+    secrets=frozenset({"authConfig"}),
+    keys=(("body", "data", "callId"), ("body", "data", "callSid")),
+)
 
 # https://dev-developers.recho-ai.com/en/webhooks/call-status: the same CALLING means ringing on an outbound call
 # and conversation on an inbound one.
@@ -55,14 +58,21 @@ def is_signed(secret: bytes, headers: Mapping[str, str], body: bytes, now_us: in
 
     https://dev-developers.recho-ai.com/en/webhooks/authentication
     """
-    stated = headers.get("x-recho-timestamp", "")
+    stated, given = headers.get("x-recho-timestamp", ""), headers.get("x-recho-signature", "")
     if not is_recent(stated, now_us):
         return False
     try:
-        signature = base64.b64decode(headers.get("x-recho-signature", ""), validate=True)
+        signature = base64.b64decode(given, validate=True)
     except ValueError:
         return False
-    return is_rsa_signed(secret, signature, stated.encode() + b"." + body)
+    # The last character may have bits to spare; only the writing with none of them set is the signature.
+    is_exact = base64.b64encode(signature).decode() == given
+    return is_exact and is_rsa_signed(secret, signature, stated.encode() + b"." + body)
+
+
+def secret_problem(secret: bytes) -> str | None:
+    """Why no signature can ever be checked with this secret, in words that follow "it"; None if one can."""
+    return rsa_key_problem(secret)
 
 
 def stream_key(body: bytes, query: Mapping[str, str]) -> str | None:

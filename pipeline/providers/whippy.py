@@ -18,11 +18,11 @@ from pipeline.providers._redacted import Redacted
 from pipeline.providers._signature import is_recent, is_same, timed_digest
 
 KEYED_BY: Final[Literal["call", "agent"]] = "call"
-KEPT_HEADERS: Final[tuple[str, ...]] = ("x-whippy-signature",)
+KEPT_HEADERS: Final[tuple[str, ...]] = ()
 REDACTED: Final = Redacted(
-    secrets=frozenset({"authorization", "Authorization"}),
     numbers=frozenset({"from", "to"}),
-    transcripts=frozenset({"body", "translated_body", "placeholders_data", "analysis"}),
+    transcripts=frozenset({"body", "translated_body", "placeholders_data", "analysis", "summary"}),
+    keys=(("data", "id"),),
 )
 
 # https://docs.whippy.ai/docs/calls. `call.analyzed` may come first or last and moves nothing.
@@ -48,6 +48,8 @@ REASON: Final[dict[str, Reason]] = {
     "user_declined": ("rejected", "unknown", False),
     "concurrency_limit_reached": ("limit_reached", "unknown", False),
 }
+# 32 bytes are 43 characters of Base64.
+SIGNATURE: Final = re.compile(r"\s*\w+=([0-9]{1,12})\s*,\s*\w+=([A-Za-z0-9+/_-]{43})=?\s*", re.ASCII)
 DIRECTION: Final[dict[str, Literal["inbound", "outbound"]]] = {"INBOUND": "inbound", "OUTBOUND": "outbound"}
 CHANNEL: Final[dict[str, Literal["phone", "web"]]] = {"phone": "phone", "web": "web", "web_call": "web"}
 
@@ -74,14 +76,16 @@ class _Body(msgspec.Struct):
 
 
 def is_signed(secret: bytes, headers: Mapping[str, str], body: bytes, now_us: int) -> bool:
-    """`<name>=<seconds>,<name>=<Base64 without padding>` over `<seconds>.<body>`; the names are not documented."""
-    parts = re.fullmatch(
-        r"\s*\w+=(\d+)\s*,\s*\w+=([A-Za-z0-9+/_-]+)=*\s*", headers.get("x-whippy-signature", "")
-    )
+    """`<name>=<seconds>,<name>=<Base64 without padding>` over `<seconds>.<body>`; the names are not documented.
+
+    Nor is which Base64, so both alphabets are right (but no mixture), and a padding does no harm.
+    """
+    parts = SIGNATURE.fullmatch(headers.get("x-whippy-signature", ""))
     if parts is None or not is_recent(parts[1], now_us):
         return False
-    given = parts[2].replace("-", "+").replace("_", "/")
-    return is_same(given, base64.b64encode(timed_digest(secret, parts[1], body)).rstrip(b"="))
+    digest = timed_digest(secret, parts[1], body)
+    writings = (base64.b64encode(digest), base64.urlsafe_b64encode(digest))
+    return sum(is_same(parts[2], writing.rstrip(b"=")) for writing in writings) > 0
 
 
 def stream_key(body: bytes, query: Mapping[str, str]) -> str | None:

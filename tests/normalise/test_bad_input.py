@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.model import CallEvent, Rejection, Webhook
+from pipeline.model.rejection import DEEPEST
 from pipeline.normalise import Normaliser, Privacy
 from pipeline.providers import providers
 
@@ -71,25 +72,112 @@ def with_id(provider: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
-        b" \n\t ",
         b"not json",
         b"{",
         b'{"callId": "c1"',
         b"{'callId': 'c1'}",
         b"callId=c1&callStatus=completed",
         b"\x00",
-        b"\xff\xfe\xfd",
         b"<html></html>",
         b'{"a": 1}{"b": 2}',
-        b"[" * 100_000,
-        b"[" * 100_000 + b"]" * 100_000,
-        b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+        b"[" * DEEPEST,
+        b"]" * 1000 + b"[" * 1000,
+        b'\x00\x00{"callId": "c1"}',
     ],
     ids=lambda body: repr(body[:16]),
 )
 def test_what_no_parser_reads_is_not_json(provider: str, body: bytes) -> None:
     assert reason(provider, body) == ("not_json", None)
+
+
+@pytest.mark.parametrize("provider", NAMES)
+@pytest.mark.parametrize("body", [b"", b" \n\t ", b"\r\n"])
+def test_a_body_of_nothing_is_told_as_empty(provider: str, body: bytes) -> None:
+    assert reason(provider, body) == ("empty_body", None)
+
+
+@pytest.mark.parametrize("provider", NAMES)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xff\xfe\xfd",
+        b"\x1f\x8b\x08\x00\x01\x02\x03\x04compressed",
+        '{"name": "M\xfcller"'.encode("latin-1"),
+        b"{broken \xff",
+    ],
+    ids=repr,
+)
+def test_what_is_no_unicode_is_told_as_its_encoding(provider: str, body: bytes) -> None:
+    assert reason(provider, body) == ("bad_encoding", None)
+
+
+def test_the_first_byte_at_fault_is_named() -> None:
+    found = read("recho", b'{"a": "\xff"}')
+    assert isinstance(found, Rejection)
+    assert found.message == "not UTF-8: invalid start byte at byte 7"
+
+
+def nested(levels: int, kind: str) -> str:
+    return "[" * levels + "]" * levels if kind == "arrays" else '{"a":' * levels + "1" + "}" * levels
+
+
+@pytest.mark.parametrize("provider", NAMES)
+@pytest.mark.parametrize("kind", ["arrays", "objects"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_how_deep_a_body_may_be_is_one_number(provider: str, kind: str, encoding: str) -> None:
+    text = json.dumps(GOOD[provider])
+    good = only_event(provider, text.encode())
+    for levels in (10, DEEPEST):
+        body = f'{{"extra": {nested(levels - 1, kind)}, {text[1:]}'.encode(encoding)
+        assert only_event(provider, body).stream_key == good.stream_key
+    for levels in (DEEPEST + 1, 300, 1000, 5000):
+        body = f'{{"extra": {nested(levels - 1, kind)}, {text[1:]}'.encode(encoding)
+        assert reason(provider, body) == ("too_deep", None)
+
+
+@pytest.mark.parametrize("provider", NAMES)
+@pytest.mark.parametrize("kind", ["arrays", "objects"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("is_torn", [False, True])
+def test_no_depth_brings_a_reader_down(provider: str, kind: str, encoding: str, is_torn: bool) -> None:
+    body = nested(100_000, kind)[: 500_000 if is_torn else None].encode(encoding)
+    found = NORMALISER.events(Webhook(provider, RECEIVED_US, body))
+    assert isinstance(found, Rejection)
+    assert found.code == "too_deep"
+    assert providers()[provider].stream_key(body, {}) is None
+
+
+@pytest.mark.parametrize("kind", ["arrays", "objects"])
+def test_what_is_too_deep_can_be_stored(kind: str) -> None:
+    body = nested(100_000, kind).encode()
+    assert NORMALISER.stored(Webhook("freeclimb", RECEIVED_US, body)).webhook.body == body
+    assert NORMALISER.stored(Webhook("nobody", RECEIVED_US, body)).webhook.body
+
+
+@pytest.mark.parametrize("provider", NAMES)
+@pytest.mark.parametrize("quoted", ["[" * 1000, r"\"[[\\" * 300, r"{\\\"" * 300, "[]" * 1000])
+def test_brackets_in_texts_or_side_by_side_are_no_depth(provider: str, quoted: str) -> None:
+    text = json.dumps(GOOD[provider])
+    for extra in (f'"{quoted}"', "[" + "[],{}," * 500 + "0]"):
+        event = only_event(provider, f'{{"extra": {extra}, {text[1:]}'.encode())
+        assert event.stream_key == only_event(provider, text.encode()).stream_key
+
+
+def stack_left(levels: int, provider: str, body: bytes) -> Any:
+    return (
+        NORMALISER.events(Webhook(provider, RECEIVED_US, body))
+        if not levels
+        else stack_left(levels - 1, provider, body)
+    )
+
+
+@pytest.mark.parametrize("provider", NAMES)
+def test_who_calls_does_not_decide_whether_a_body_is_understood(provider: str) -> None:
+    text = json.dumps(GOOD[provider])
+    for levels in (DEEPEST, DEEPEST + 1, 700):
+        # A lone surrogate sends it down the slow way.
+        body = f'{{"odd": "\\ud800", "extra": {nested(levels - 1, "arrays")}, {text[1:]}'.encode()
+        assert stack_left(300, provider, body) == NORMALISER.events(Webhook(provider, RECEIVED_US, body))
 
 
 @pytest.mark.parametrize("provider", NAMES)
@@ -172,8 +260,10 @@ def test_a_byte_order_mark_other_encodings_and_repeated_keys_change_nothing(prov
         "-Infinity",
         "1e999",
         "9" * 400,
+        "9" * 5000,
+        "-" + "9" * 100_000,
         '"' + LONG + '"',
-        "[" * 300 + "]" * 300,
+        "[" * 150 + "]" * 150,
     ],
 )
 def test_odd_values_beside_the_fields_that_count_are_no_reason_to_reject(provider: str, extra: str) -> None:
@@ -183,10 +273,10 @@ def test_odd_values_beside_the_fields_that_count_are_no_reason_to_reject(provide
 
 
 @pytest.mark.parametrize("provider", NAMES)
-def test_invalid_utf8_is_an_event_or_not_json(provider: str) -> None:
+def test_invalid_utf8_is_an_event_or_told_as_its_encoding(provider: str) -> None:
     text = json.dumps(GOOD[provider]).encode()
     found = read(provider, b'{"extra": "\xff", ' + text[1:])
-    assert isinstance(found, list) or found.code == "not_json"
+    assert isinstance(found, list) or found.code == "bad_encoding"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from pipeline.stream.messages import event_from, event_message
 
 NAMES = tuple(providers())
 NORMALISER = Normaliser(providers(), Privacy("mask"))
-SENDERS_FAULT = {"not_json", "bad_shape", "missing_field"}
+SENDERS_FAULT = {"empty_body", "bad_encoding", "not_json", "too_deep", "bad_shape", "missing_field"}
 IDLE_US = 14_400_000_000
 
 ODD: list[Any] = [
