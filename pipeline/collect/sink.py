@@ -1,133 +1,131 @@
-"""Stores webhooks on Kafka with acks=all, and knows whether it can at the moment."""
+"""Produces webhooks to Kafka with acks=all, and knows whether Kafka is there at the moment."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
-from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from pipeline.collect.hold_back import RECORD_OVERHEAD_BYTES, HoldBack
+from pipeline.collect.patience import Patience
+from pipeline.collect.received import WebhookRecord, partition_of
 from pipeline.errors import DestinationUnavailable
+from pipeline.topic_names import webhooks_topic
 
 log = logging.getLogger(__name__)
 
-#: how long a sender waits for Kafka's acknowledgement
-STORE_SECONDS = 5.0
 #: while Kafka fails, one request in this time is a trial; the others are refused at once
 TRIAL_SECONDS = 1.0
 PROBE_SECONDS = 2.0
-HOLD_BACK_POLL_SECONDS = 0.3
-
-
-@dataclass(frozen=True)
-class StoredWebhook:
-    """One Kafka record to be: the provider's untouched bytes and what was seen around them."""
-
-    topic: str
-    key: bytes | None
-    value: bytes
-    headers: list[tuple[str, bytes]]
-
-    @property
-    def size(self) -> int:
-        """Bytes it takes on the broker, rather too many than too few."""
-        around = sum(len(name) + len(value) + 10 for name, value in self.headers)
-        return len(self.value) + len(self.key or b"") + around + RECORD_OVERHEAD_BYTES
+#: how long a webhook waits for company: hardly noticed by its sender, and a produce request is not made for each
+LINGER_MS = 1
 
 
 class TooLargeError(Exception):
     """Kafka refuses a record of this size, today and tomorrow."""
 
 
-class KeptBackError(DestinationUnavailable):
-    """The worker has to read first."""
-
-
-class WebhookSink:
-    """Connects in the background and stays at it; `store` either stores or raises."""
+class KafkaSink:
+    """Connects in the background and stays at it; `send` either has Kafka's acknowledgement or raises."""
 
     def __init__(
         self,
         servers: str,
-        group: str,
+        prefix: str,
         max_record_bytes: int,
-        hold_back: HoldBack | None,
+        wait_seconds: float,
         client_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._servers = servers
+        self._prefix = prefix
         #: how Kafka lets us in; plainly, if nothing is said
         self._client_options = dict(client_options or {})
-        self._group = group
         self._max_record_bytes = max_record_bytes
-        self._hold_back = hold_back
         self._producer: AIOKafkaProducer | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._watching: asyncio.Task[None] | None = None
         self._is_failing = False
+        self._patience = Patience(wait_seconds)
         self._last_trial = 0.0
 
     async def start(self) -> None:
         """Connect, or begin to try; a Kafka that is away now does not keep the collector from starting."""
         with suppress(KafkaError, OSError):
             await self._connect()
-        self._tasks.append(asyncio.create_task(self._watch()))
-        if self._hold_back is not None:
-            self._tasks.append(asyncio.create_task(self._follow_commits(self._hold_back)))
+        self._watching = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
         """Send what is under way and disconnect."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         if self._producer is not None:
             await self._producer.stop()
 
     @property
     def is_ready(self) -> bool:
-        """Whether the next webhook can probably be stored."""
+        """Whether Kafka will probably take the next webhook."""
         return self._producer is not None and not self._is_failing
 
-    async def store(self, webhook: StoredWebhook) -> None:
-        """Return once Kafka has acknowledged the webhook.
+    async def send(self, record: WebhookRecord, partition: int | None) -> int:
+        """The record's offset, once every in-sync replica has it.
 
-        Raises `DestinationUnavailable` (`KeptBackError` if the worker is behind) or `TooLargeError`.
+        Raises `DestinationUnavailable` when that did not come in time (Kafka may have it all the same), or
+        `TooLargeError`.
         """
         producer = self._producer
         if producer is None or not self._may_try():
             raise DestinationUnavailable("Kafka cannot be reached")
-        partition = None
-        if self._hold_back is not None:
-            partition = self._hold_back.place(webhook.topic, webhook.key, webhook.size)
-            if partition is None:
-                raise KeptBackError("the worker is behind and the embedded broker is full")
-        offset = None
         try:
-            offset = await self._send(producer, webhook, partition)
-        finally:
-            if self._hold_back is not None and partition is not None:
-                if offset is None:
-                    self._hold_back.failed(webhook.topic, partition, webhook.size)
-                else:
-                    self._hold_back.stored(webhook.topic, partition, offset, webhook.size)
-
-    async def _send(self, producer: AIOKafkaProducer, webhook: StoredWebhook, partition: int | None) -> int:
-        try:
-            async with asyncio.timeout(STORE_SECONDS):
-                stored = await producer.send_and_wait(
-                    webhook.topic, webhook.value, webhook.key, partition, headers=webhook.headers
-                )
+            with self._patience.wait():
+                stored = await (await self._begin(producer, record, partition))
         except MessageSizeTooLargeError as problem:
             raise TooLargeError(str(problem)) from problem
         except (KafkaError, OSError, TimeoutError) as problem:
-            self._note(is_failing=True)
-            raise DestinationUnavailable(f"Kafka did not take a webhook: {problem!r}") from problem
+            raise self._away(problem) from problem
         self._note(is_failing=False)
         return int(stored.offset)
+
+    async def send_all(
+        self, placed: Sequence[tuple[WebhookRecord, int | None]], wait_seconds: float
+    ) -> list[int | TooLargeError]:
+        """As `send`, of several in their order: the offset of each, or that it is too large.
+
+        Raises `DestinationUnavailable` if one of them was not taken; others may have been.
+        """
+        producer = self._producer
+        if producer is None or not self._may_try():
+            raise DestinationUnavailable("Kafka cannot be reached")
+        try:
+            async with asyncio.timeout(wait_seconds):
+                # One after the other: their order does not hang on who is woken first by a batch that was full.
+                begun = [await self._begin(producer, record, partition) for record, partition in placed]
+                found = await asyncio.gather(*begun, return_exceptions=True)
+            offsets = [_offset_of(stored) for stored in found]
+        except (KafkaError, OSError, TimeoutError) as problem:
+            raise self._away(problem) from problem
+        self._note(is_failing=False)
+        return offsets
+
+    def _away(self, problem: Exception) -> DestinationUnavailable:
+        self._note(is_failing=True)
+        return DestinationUnavailable(f"Kafka did not take a webhook: {problem!r}")
+
+    async def _begin(
+        self, producer: AIOKafkaProducer, record: WebhookRecord, partition: int | None
+    ) -> "asyncio.Future[Any]":
+        """Once it has its place behind those before it; what becomes of it is the result's to tell."""
+        topic = webhooks_topic(self._prefix, record.provider)
+        try:
+            begun: asyncio.Future[Any] = await producer.send(
+                topic, record.value, record.key, partition, headers=record.headers
+            )
+        except MessageSizeTooLargeError as problem:
+            begun = asyncio.get_running_loop().create_future()
+            begun.set_exception(problem)
+        return begun
 
     def _may_try(self) -> bool:
         now = time.monotonic()
@@ -145,6 +143,8 @@ class WebhookSink:
         producer = AIOKafkaProducer(
             bootstrap_servers=self._servers,
             acks="all",
+            linger_ms=LINGER_MS,
+            partitioner=partition_of,
             max_request_size=self._max_record_bytes,
             request_timeout_ms=10_000,
             **self._client_options,
@@ -171,22 +171,11 @@ class WebhookSink:
             self._note(is_failing=not is_there)
             await asyncio.sleep(PROBE_SECONDS)
 
-    async def _follow_commits(self, hold_back: HoldBack) -> None:
-        while True:
-            admin = AIOKafkaAdminClient(bootstrap_servers=self._servers, **self._client_options)
-            try:
-                await admin.start()
-                while True:
-                    await self._read_commits(admin, hold_back)
-                    await asyncio.sleep(HOLD_BACK_POLL_SECONDS)
-            except (KafkaError, OSError) as problem:
-                log.debug("committed offsets cannot be read now: %r", problem)
-            finally:
-                await admin.close()
-            await asyncio.sleep(HOLD_BACK_POLL_SECONDS)
 
-    async def _read_commits(self, admin: AIOKafkaAdminClient, hold_back: HoldBack) -> None:
-        partitions = [TopicPartition(*partition) for partition in hold_back.unread()]
-        if partitions:
-            offsets = await admin.list_consumer_group_offsets(self._group, partitions=partitions)
-            hold_back.committed({(tp.topic, tp.partition): told.offset for tp, told in offsets.items()})
+def _offset_of(stored: Any) -> int | TooLargeError:
+    """Of what Kafka answered; raises what else went wrong."""
+    if isinstance(stored, MessageSizeTooLargeError):
+        return TooLargeError(str(stored))
+    if isinstance(stored, BaseException):
+        raise stored
+    return int(stored.offset)

@@ -10,6 +10,7 @@ from pipeline.collect.received import webhook_record
 from pipeline.providers import provider_names, providers
 from pipeline.settings import load_settings
 from pipeline.stream.topics import bootstrap_servers, create_missing_topics, topic_specs
+from pipeline.topic_names import webhooks_topic
 
 RECEIVED_US = 1_772_702_480_000_000
 """2026-03-05T09:21:20Z: when the first webhook was received; each further one a millisecond later."""
@@ -35,9 +36,11 @@ def produce_webhooks(broker_url: str, prefix: str, lines: Iterable[bytes]) -> in
         headers = {name.lower(): value for name, value in (told.get("headers") or {}).items()}
         received_us = RECEIVED_US + 1000 * count
         record = webhook_record(
-            prefix, told["provider"], key and key.encode(), body, received_us, headers, query, provider.kept_headers
+            told["provider"], key and key.encode(), body, received_us, headers, query, provider.kept_headers
         )  # fmt: skip
-        producer.produce(record.topic, record.value, record.key, headers=record.headers)
+        producer.produce(
+            webhooks_topic(prefix, record.provider), record.value, record.key, headers=record.headers
+        )
         producer.poll(0)
         count += 1
     assert producer.flush(60) == 0

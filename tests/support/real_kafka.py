@@ -19,9 +19,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from required import require
 from running import free_port
 
 POM = Path(__file__).with_name("real_kafka.pom.xml")
@@ -55,12 +55,7 @@ def why_unavailable() -> str | None:
 
 def require_kafka() -> None:
     """Skips the test where there can be no Kafka; with CALLFOLD_REQUIRE_KAFKA=1 that is a failure instead."""
-    reason = why_unavailable()
-    if reason is None:
-        return
-    if os.environ.get("CALLFOLD_REQUIRE_KAFKA") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    require(why_unavailable(), "CALLFOLD_REQUIRE_KAFKA")
 
 
 @cache
