@@ -15,14 +15,16 @@ from collections.abc import Sequence
 import click
 
 import pipeline
-from pipeline.commands.backfill import backfill, rebuild, replay
+from pipeline.commands.backfill import backfill, rebuild
 from pipeline.commands.demo import demo
 from pipeline.commands.doctor import doctor
 from pipeline.commands.lake import compact, query
+from pipeline.commands.quarantine import quarantine, replay
 from pipeline.commands.report import report
 from pipeline.commands.serve import collect, serve, work
 from pipeline.commands.simulate import simulate
 from pipeline.errors import CallfoldError
+from pipeline.logs import LogSetup, set_up_logging
 
 FAILURE, WRONG_USE, INTERRUPTED, READER_GONE = 1, 2, 130, 141
 
@@ -48,7 +50,7 @@ def cli() -> None:
 
 
 for _command in (
-    demo, serve, collect, work, backfill, replay, rebuild, compact, query, report, simulate, doctor,
+    demo, serve, collect, work, backfill, quarantine, replay, rebuild, compact, query, report, simulate, doctor,
 ):  # fmt: skip
     cli.add_command(_command)
 
@@ -114,8 +116,7 @@ def _forget_stdout() -> None:
 
 def _log_to_stderr(*, debug: bool) -> None:
     """Warnings of everything; with `--debug` all that this package has to say."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("pipeline").setLevel(logging.DEBUG if debug else logging.NOTSET)
+    set_up_logging(LogSetup(level=logging.DEBUG if debug else logging.NOTSET))
 
 
 if __name__ == "__main__":

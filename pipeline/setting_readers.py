@@ -104,6 +104,17 @@ def read_prefix(value: object) -> str:
     return read_text(value)
 
 
+def read_region(value: object) -> str:
+    """Two letters for a country; whether there is one of that name, the library of numbers knows."""
+    # Read by every command, needed by hardly any: the library takes longer to import than all settings to read.
+    from phonenumbers import country_code_for_region
+
+    region = read_text(value).upper()
+    if not re.fullmatch("[A-Z]{2}", region) or not country_code_for_region(region):
+        raise ValueError("is no ISO 3166 country code, such as US")
+    return region
+
+
 def read_cron(value: object) -> str | None:
     """Five cron fields, or None for the empty text."""
     if value == "":
@@ -111,6 +122,16 @@ def read_cron(value: object) -> str | None:
     if len(read_text(value).split()) != 5 or not croniter.is_valid(read_text(value)):
         raise ValueError("is no cron line of five fields, such as '15 6 * * *'")
     return read_text(value)
+
+
+def read_origins(value: object) -> tuple[str, ...]:
+    """Origins of web pages (`https://host`, with a port where it is not the usual one), or `*`."""
+    parts = value.split(",") if isinstance(value, str) else value
+    listed = parts if isinstance(parts, list | tuple) else ()
+    origins = tuple(part.strip().rstrip("/") for part in listed if isinstance(part, str) and part.strip())
+    if not origins or not all(re.fullmatch(r"\*|https?://[^/\s,]+", origin) for origin in origins):
+        raise ValueError("is no list of origins such as https://dialer.example.com, and not *")
+    return origins
 
 
 def read_secrets(value: object) -> tuple[str, ...]:

@@ -48,6 +48,14 @@ class Settings:
     http_host: str
     http_port: int
     http_max_body_bytes: int
+    http_max_header_bytes: int
+    http_max_connections: int
+    http_request_seconds: float
+    http_max_per_second: int
+    http_allowed_origins: tuple[str, ...]
+    spool_dir: Path | None
+    spool_max_bytes: int
+    spool_max_age_seconds: float
     flush_seconds: float
     grace_seconds: float
     idle_seconds: float
@@ -55,6 +63,7 @@ class Settings:
     providers: Mapping[str, ProviderAuth]
     privacy_numbers: Literal["keep", "mask", "hmac"]
     privacy_key: str | None = field(repr=False)
+    privacy_region: str | None
     privacy_transcripts: Literal["drop", "keep"]
     archive_webhooks: bool
     topic_prefix: str
@@ -62,6 +71,7 @@ class Settings:
     topic_replication: int
     topic_retention_days: int
     metrics_port: int
+    log_format: Literal["human", "json"]
     compact_seconds: float
     compact_grace_seconds: float
     report_cron: str | None
@@ -72,6 +82,12 @@ class Settings:
     def is_embedded(self) -> bool:
         """Whether Callfold runs its own in-memory broker."""
         return self.broker == EMBEDDED
+
+    @property
+    def spool(self) -> Path:
+        """Where the collectors of this lake keep what Kafka cannot take: not in it, where analysts would see it."""
+        lake = self.lake.absolute()
+        return self.spool_dir or lake.with_name(f"{lake.name}-spool")
 
 
 def load_settings(

@@ -10,8 +10,10 @@ from pathlib import Path
 import click
 import duckdb
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.cli import cli
+from pipeline.collect.metrics import CollectorMetrics
 from pipeline.lake.schemas import CALLS
 from pipeline.model import FAILURE_CLASS
 from pipeline.providers import provider_names
@@ -84,6 +86,22 @@ def test_the_view_calls_has_the_documented_columns(small_lake: Path) -> None:
 
 def test_the_table_of_outcomes_is_the_vocabulary() -> None:
     assert {row[0]: None if row[1] == "–" else row[1] for row in _table("Outcomes")} == FAILURE_CLASS
+
+
+def test_the_table_of_the_collectors_metrics_is_what_it_counts() -> None:
+    rows = [
+        re.findall(r"(callfold_\w+)(?:\{([^}]*)\})?", row[0]) for row in _table("Metrics of the collector")
+    ]
+    documented = {name: set(filter(None, labels.split(","))) for row in rows for name, labels in row}
+    metrics = CollectorMetrics()
+    metrics.count_answer("recho", "202", 0.1)
+    metrics.count_stored("recho", "spool", 1)
+    counted: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(metrics.text().decode()):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        if not name.endswith("_created"):
+            counted[name] = {label for sample in family.samples for label in sample.labels} - {"le"}
+    assert documented == counted
 
 
 def test_every_provider_has_its_line() -> None:

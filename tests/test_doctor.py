@@ -1,11 +1,17 @@
-"""What the doctor says of clusters that no laptop has; the real ones are in tests/stream/test_security.py."""
+"""What the doctor says of secrets, and of clusters that no laptop has.
+
+The real clusters are in tests/stream/test_security.py.
+"""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from running import free_port
+from signing import SPKI
 
 from pipeline import doctor_kafka
+from pipeline.doctor import doctor
 from pipeline.doctor_kafka import Finding, broker_findings
 from pipeline.providers import provider_names
 from pipeline.settings import Settings, load_settings
@@ -121,3 +127,58 @@ def test_topics_are_kept_as_the_settings_say() -> None:
     assert days.pop("callfold.call-records") == 0
     assert set(days.values()) == {45}
     assert specs["callfold.call-records"].config == {"cleanup.policy": "compact"}
+
+
+def auth_findings(lake: Path, **environ: str) -> dict[str, Finding]:
+    given = {f"CALLFOLD_{name}": value for name, value in environ.items()}
+    settings = load_settings({"lake": str(lake)}, given, None, provider_names())
+    return {found.what: found for found in doctor(settings) if found.what in provider_names()}
+
+
+def test_each_providers_auth_is_told_with_what_to_mend(tmp_path: Path) -> None:
+    key = tmp_path / "recho.pem"
+    key.write_text(SPKI)
+    found = auth_findings(
+        tmp_path / "lake",
+        RECHO_SECRET=str(key),
+        WHIPPY_SECRET="new,old",
+        FREECLIMB_AUTH="none",
+        AIRCALL_BUS_AUTH="bearer",
+        AIRCALL_BUS_SECRET="page-token",
+    )
+    assert {name: str(finding)[:4].strip() for name, finding in found.items()} == {
+        "aircall_bus": "ok",
+        "freeclimb": "warn",
+        "interactly": "warn",
+        "recho": "ok",
+        "whippy": "ok",
+    }
+    assert found["whippy"].told == "auth is signature, 2 secret(s)"
+    assert "every request is refused (401)" in found["interactly"].told
+    assert "CALLFOLD_INTERACTLY_SECRET" in found["interactly"].advice
+
+
+AWAY = "is a file that cannot be read (No such file or directory): ./none.pem"
+
+
+@pytest.mark.parametrize(
+    ("secret", "told"),
+    [
+        ("not-a-key", "its secret is no public key in PEM"),
+        ("./none.pem", f"its secret {AWAY}"),
+        ("./none.pem,other", f"secret 1 of 2 {AWAY}; secret 2 of 2 is no public key in PEM"),
+    ],
+)
+def test_a_secret_that_cannot_work_is_broken(tmp_path: Path, secret: str, told: str) -> None:
+    found = auth_findings(tmp_path, RECHO_SECRET=secret)["recho"]
+    assert found.is_broken
+    assert found.told == f"auth is signature, but {told}"
+    assert found.advice == "mend CALLFOLD_RECHO_SECRET"
+    assert "\n" not in str(found).strip().replace("\n      -> ", "")
+
+
+def test_a_secret_that_looks_like_a_name_is_told_and_not_shown(tmp_path: Path) -> None:
+    found = auth_findings(tmp_path, WHIPPY_SECRET="/9j4AAQSkZJRgABAQ")["whippy"]
+    assert not found.is_broken
+    assert "begins with / and names no file" in found.told
+    assert "9j4AAQ" not in str(found)

@@ -71,6 +71,12 @@ def test_the_wheel_holds_every_sql_file_and_nothing_but_the_package(wheel: Path)
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"pipeline"}
 
 
+def test_the_wheel_holds_the_scripts_that_the_collector_serves(wheel: Path) -> None:
+    scripts = {path.relative_to(ROOT).as_posix() for path in (ROOT / "pipeline").rglob("*.js")}
+    assert scripts
+    assert scripts <= set(zipfile.ZipFile(wheel).namelist())
+
+
 def test_the_installed_program_is_not_the_checkout(installed: Path, tmp_path: Path) -> None:
     where = _run(installed / "python", "-c", "import pipeline; print(pipeline.__file__)", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(installed.parent)

@@ -49,6 +49,14 @@ def test_the_defaults_are_the_documented_ones() -> None:
         http_host="127.0.0.1",
         http_port=8080,
         http_max_body_bytes=1048576,
+        http_max_header_bytes=8190,
+        http_max_connections=1000,
+        http_request_seconds=15.0,
+        http_max_per_second=0,
+        http_allowed_origins=("*",),
+        spool_dir=None,
+        spool_max_bytes=1 << 30,
+        spool_max_age_seconds=259200.0,
         flush_seconds=10,
         grace_seconds=300,
         idle_seconds=14400,
@@ -56,6 +64,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         providers={name: ProviderAuth() for name in PROVIDERS},
         privacy_numbers="keep",
         privacy_key=None,
+        privacy_region=None,
         privacy_transcripts="drop",
         archive_webhooks=True,
         topic_prefix="callfold",
@@ -63,12 +72,34 @@ def test_the_defaults_are_the_documented_ones() -> None:
         topic_replication=0,
         topic_retention_days=7,
         metrics_port=0,
+        log_format="human",
         compact_seconds=300,
         compact_grace_seconds=120,
         report_cron=None,
         report_period="yesterday",
         report_format="html",
     )
+
+
+def test_the_spool_is_beside_the_lake_unless_it_is_said(tmp_path: Path) -> None:
+    assert load({"lake": tmp_path / "lake"}).spool == tmp_path / "lake-spool"
+    assert load({"lake": tmp_path / "lake", "spool.dir": "/spool"}).spool == Path("/spool")
+
+
+def test_origins_are_those_of_pages() -> None:
+    assert load({"http.allowed_origins": "https://a.example/, http://b:8080"}).http_allowed_origins == (
+        "https://a.example",
+        "http://b:8080",
+    )
+    told = problems_of({}, {"CALLFOLD_HTTP_ALLOWED_ORIGINS": "a.example"})
+    assert "is no list of origins such as https://dialer.example.com, and not *" in told
+
+
+@pytest.mark.parametrize("region", ["USA", "XX", "1", "EU"])
+def test_a_region_is_a_country_that_has_numbers(region: str) -> None:
+    told = problems_of({}, {"CALLFOLD_PRIVACY_REGION": region})
+    assert told == f"settings: CALLFOLD_PRIVACY_REGION: {region!r} is no ISO 3166 country code, such as US"
+    assert load(environ={"CALLFOLD_PRIVACY_REGION": "gb"}).privacy_region == "GB"
 
 
 def test_an_option_beats_the_environment_beats_the_file_beats_the_default() -> None:

@@ -31,21 +31,6 @@ def backfill(lake: Path | None, config: Path | None, files: tuple[Path, ...], cl
     click.echo(str(summary))
 
 
-@command(example="callfold replay --dry-run --lake ./lake")
-@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
-def replay(lake: Path | None, config: Path | None, dry_run: bool) -> None:
-    """Run quarantined webhooks through the current code again.
-
-    What is understood now leaves the quarantine; running it twice changes nothing.
-    """
-    settings = settings_of(lake, config)
-    from pipeline.replay import replay as run
-
-    with progress_on_terminal("replay") as progress:
-        summary = run(settings, dry_run=dry_run, progress=progress)
-    click.echo(str(summary))
-
-
 _DAY = click.DateTime(["%Y-%m-%d"])
 
 

@@ -3,11 +3,15 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.commands.options import broker_option, command, http_options, settings_of
+from pipeline.logs import LogSetup, logging_setup, set_up_logging
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
 
 
 def _workers_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -21,11 +25,9 @@ def _workers_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def _log_normal_running() -> None:
+def _log_as_service(settings: "Settings") -> None:
     """A service says when it starts, what it refuses and when it stops; the other commands print instead."""
-    package = logging.getLogger("pipeline")
-    if package.level == logging.NOTSET:
-        package.setLevel(logging.INFO)
+    set_up_logging(LogSetup(settings.log_format, logging_setup().level or logging.INFO))
 
 
 @command(example="CALLFOLD_FREECLIMB_AUTH=none callfold serve --lake ./lake --port 8080")
@@ -46,7 +48,7 @@ def serve(
     Ctrl-C or SIGTERM drains, flushes and leaves.
     """
     settings = settings_of(lake, config, broker=broker, http_host=host, http_port=port)
-    _log_normal_running()
+    _log_as_service(settings)
     from pipeline.stream.serve import serve as run
 
     return run(settings, workers)
@@ -60,7 +62,7 @@ def collect(
 ) -> int:
     """Run a collector alone: HTTP in, Kafka out."""
     settings = settings_of(lake, config, broker=broker, http_host=host, http_port=port)
-    _log_normal_running()
+    _log_as_service(settings)
     from pipeline.stream.serve import collect as run
 
     return run(settings)
@@ -76,7 +78,7 @@ def work(lake: Path | None, config: Path | None, broker: str | None, workers: in
     processes, starts those that die again, and stops all of them in order; it gives up when one keeps dying.
     """
     settings = settings_of(lake, config, broker=broker)
-    _log_normal_running()
+    _log_as_service(settings)
     from pipeline.stream.serve import work as run
 
     return run(settings, workers)

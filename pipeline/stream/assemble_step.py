@@ -20,7 +20,7 @@ from pipeline.assemble.assembler import Assembler, Changes
 from pipeline.lake import LakeHistory, LakeSink
 from pipeline.lake.rows import StoredRejection
 from pipeline.model import Rejection, Remembered, Webhook
-from pipeline.normalise import webhook_id
+from pipeline.normalise import StoredWebhook
 from pipeline.stream.handler import Partitions, RecordBatch
 from pipeline.stream.messages import event_from, record_message
 from pipeline.stream.metrics import WorkerMetrics
@@ -84,9 +84,11 @@ class AssembleStep:
         claim: Callable[[], Claim],
         commit: Callable[[], Awaitable[object]],
         metrics: WorkerMetrics,
+        stored: Callable[[Webhook], StoredWebhook],
         events_a_flush: int = EVENTS_A_FLUSH,
         backlog: Backlog | None = None,
     ) -> None:
+        self._stored = stored
         self._assembler = assembler
         self._history = history
         self._producer = producer
@@ -117,7 +119,7 @@ class AssembleStep:
                 try:
                     events.append(event_from(record.value))
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                    self._rejected.append(_foreign(record.value or b"", record.timestamp, error))
+                    self._rejected.append(self._foreign(record.value or b"", record.timestamp, error))
             self._assembler.add(batch.partition, events)
             newest_us = max((event.received_us for event in events), default=0)
             self._newest_us[batch.partition] = max(newest_us, self._newest_us.get(batch.partition, 0))
@@ -138,6 +140,13 @@ class AssembleStep:
                 await self._make_durable(self._unwritten, claim)
             self._unwritten = None
         await self._commit()
+
+    def _foreign(self, value: bytes, timestamp_ms: int, error: Exception) -> StoredRejection:
+        """A message on `call-events` that is not ours: whose it is cannot be told, so only its bytes are kept."""
+        webhook = Webhook("unknown", timestamp_ms * 1_000, value)
+        # The error's own text may quote what is in the message.
+        rejection = Rejection("assemble", "bad_shape", None, f"not a call event: {type(error).__name__}")
+        return StoredRejection(*self._stored(webhook), rejection)
 
     def _as_of_us(self, partition: int, now_us: int) -> int:
         # Timers run on the data's time, so that a replay closes calls as the stream did. A partition that is
@@ -220,10 +229,3 @@ class AssembleStep:
         if self._batches:
             # That was an earlier flush, which had failed; what came since is still to be written.
             await self.flush()
-
-
-def _foreign(value: bytes, timestamp_ms: int, error: Exception) -> StoredRejection:
-    """A message on `call-events` that is not ours: whose it is cannot be told, so only its bytes are kept."""
-    webhook = Webhook("unknown", timestamp_ms * 1_000, value)
-    rejection = Rejection("assemble", "bad_shape", None, f"not a call event: {error}")
-    return StoredRejection(webhook_id(webhook), webhook, rejection)

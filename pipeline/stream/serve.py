@@ -9,20 +9,16 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from aiokafka.errors import KafkaError
-
-from pipeline.collect.server import run_collector
+from pipeline.collect.collector import run_collector
 from pipeline.errors import CallfoldError, UserError
 from pipeline.open_lake import open_lake
-from pipeline.providers import provider_names, providers
+from pipeline.providers import providers
 from pipeline.settings import Settings
 from pipeline.stream.connection import client_options, refuse_early
-from pipeline.stream.embedded import PARTITIONS, EmbeddedBroker
-from pipeline.stream.offsets import read_offsets
+from pipeline.stream.embedded import EmbeddedBroker
 from pipeline.stream.supervisor import Job, Supervisor
 from pipeline.stream.work import work_until
 from pipeline.stream.worker import STOP_SIGNALS, ending_in_time, quiet_libraries
-from pipeline.topic_names import call_events_topic, webhooks_topic, worker_group
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +68,6 @@ def serve(settings: Settings, workers: int = 1) -> int:
     if not settings.is_embedded:
         refuse_early(settings, settings.broker)
         return _serve(settings, settings.broker, workers, stopping)
-    log.info("the embedded broker keeps webhooks in memory until they are in the lake")
     with EmbeddedBroker() as broker:
         return _serve(settings, broker.url, workers, stopping)
 
@@ -84,11 +79,10 @@ def _serve(settings: Settings, broker_url: str, workers: int, stopping: threadin
         port = settings.metrics_port or _free_port(settings.http_host)
         settings = dataclasses.replace(settings, metrics_port=port)
         metrics_url = f"http://{settings.http_host}:{port}/metrics"
-    prefix = settings.topic_prefix
     supervisor = Supervisor(
         _worker_jobs(settings, broker_url, workers),
         collector=partial(_run_collect, _picklable(settings), broker_url, metrics_url),
-        is_drained=(lambda: asyncio.run(_is_drained(prefix, broker_url))) if settings.is_embedded else None,
+        is_settling=settings.is_embedded,
     )
     return supervisor.run(stopping)
 
@@ -153,14 +147,3 @@ def _free_port(host: str) -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
-
-
-async def _is_drained(prefix: str, broker_url: str) -> bool:
-    """Whether the worker has committed all there is on the topics that it reads; only for the embedded broker."""
-    topics = [*(webhooks_topic(prefix, name) for name in provider_names()), call_events_topic(prefix)]
-    partitions = [(topic, number) for topic in topics for number in range(PARTITIONS)]
-    try:
-        offsets = await read_offsets(broker_url, worker_group(prefix), partitions)
-    except (KafkaError, OSError):
-        return False
-    return all(offset.lag == 0 for offset in offsets.values())

@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 
 from pipeline.errors import CallfoldError, UserError
+from pipeline.logs import LogSetup, logging_setup, set_up_logging
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +46,8 @@ class Child:
         context = multiprocessing.get_context("spawn")
         ours, self._pipe = context.Pipe(duplex=False)
         self._ready = context.Event()
-        level = logging.getLogger("pipeline").level
         self._process = context.Process(
-            target=_as_process, args=(self._job, self._ready, ours, level), name=self.name
+            target=_as_process, args=(self._job, self._ready, ours, logging_setup()), name=self.name
         )
         self._process.start()
         # The child sees our death by the pipe's end.
@@ -131,8 +131,8 @@ class _Worker(Child):
 class Supervisor:
     """Workers, and in front of them a collector if there is one.
 
-    `is_drained` says whether the workers have everything that was accepted. If it is given, a stop waits for that
-    between the collector's end and the workers'.
+    A collector that `is_settling` leaves when the workers have written all that it accepted; they are asked to do so
+    without delay.
     """
 
     def __init__(
@@ -140,14 +140,14 @@ class Supervisor:
         workers: Sequence[Job],
         *,
         collector: Job | None = None,
-        is_drained: Callable[[], bool] | None = None,
+        is_settling: bool = False,
     ) -> None:
         several = len(workers) > 1
         self._workers = [
             _Worker(f"worker {number}" if several else "worker", job) for number, job in enumerate(workers)
         ]
         self._collector = None if collector is None else Child("collector", collector)
-        self._is_drained = is_drained
+        self._is_settling = is_settling
 
     def run(self, stopping: threading.Event) -> int:
         """Until `stopping`, or until something is given up; the exit code."""
@@ -163,10 +163,9 @@ class Supervisor:
         while self._is_collecting() and not is_given_up and not stopping.wait(LOOK_SECONDS):
             is_given_up = not self._keep_working()
         failed = is_given_up or not stopping.is_set()
-        code = 0 if self._collector is None else self._stop([self._collector])
-        # What the collector took before it was stopped is to be drained, however soon that was.
-        if self._is_drained is not None and not is_given_up:
-            failed |= not self._drain(self._is_drained)
+        code = (
+            0 if self._collector is None else self._stop_collector(self._collector, is_given_up=is_given_up)
+        )
         return max(code, self._stop(self._workers), int(failed))
 
     def _is_collecting(self) -> bool:
@@ -183,29 +182,30 @@ class Supervisor:
         deadline = time.monotonic() + STOP_SECONDS
         return max(child.join(deadline) for child in children)
 
-    def _drain(self, is_drained: Callable[[], bool]) -> bool:
-        """Lets the workers take all that was accepted: the embedded broker forgets it with this process."""
+    def _stop_collector(self, collector: Child, *, is_given_up: bool) -> int:
+        """The exit code of a collector that leaves; while it waits for the workers, these are kept at it."""
+        collector.signal(signal.SIGTERM)
         deadline = time.monotonic() + DRAIN_SECONDS
-        while time.monotonic() < deadline and self._keep_working():
-            if is_drained():
-                return True
+        while self._is_settling and collector.is_alive and time.monotonic() < deadline:
+            is_given_up = is_given_up or not self._keep_working()
+            if is_given_up:
+                # Nobody will write it: what it has stays in its spool.
+                collector.signal(signal.SIGTERM)
             for worker in self._workers:
                 if worker.is_ready:
                     worker.signal(signal.SIGUSR1)
-            time.sleep(0.3)
-        log.error("not everything that was accepted is in the lake, and the embedded broker forgets it now")
-        return False
+            time.sleep(LOOK_SECONDS)
+        return collector.join(deadline)
 
 
-def _as_process(job: Job, ready: Event, parent: Connection, level: int) -> None:
+def _as_process(job: Job, ready: Event, parent: Connection, logs: LogSetup) -> None:
     # Its own session: Ctrl-C is for the one who started us, who stops us in order.
     os.setsid()
     # Asked to flush before there is anything to flush: no reason to die.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     # Told to stop before anything was begun: that is no failure.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("pipeline").setLevel(level)
+    set_up_logging(logs)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     code = 0
     try:

@@ -93,6 +93,7 @@ class _Worker:
         self._backlog = Backlog() if embedded else None
         if self._backlog is not None:
             producer.backlogs[call_events_topic(prefix)] = self._backlog
+        normaliser = Normaliser(providers(), privacy_of(settings))
         self._assemble = AssembleStep(
             assembler_of(settings, history),
             history,
@@ -103,11 +104,12 @@ class _Worker:
             claim=app.tenure.claim,
             commit=app.commit_now,
             metrics=metrics,
+            stored=normaliser.stored,
             events_a_flush=EMBEDDED_EVENTS_A_FLUSH if embedded else EVENTS_A_FLUSH,
             backlog=self._backlog,
         )
         self._normalise = NormaliseStep(
-            Normaliser(providers(), privacy_of(settings)),
+            normaliser,
             producer,
             sink,
             prefix=prefix,

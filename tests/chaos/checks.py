@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from history import BUS, Archive, History
 from topic_log import Place, TopicLog
-from traffic import Traffic
+from traffic import ACCEPTED, Traffic
 
 from pipeline.query.values import rows_of
 from pipeline.query.views import again, connect
@@ -71,6 +71,7 @@ def judge(
     history = History(archive, log, idle_seconds)
     checks = (
         webhooks_once(stored, traffic),
+        never_refused(traffic),
         quarantine_right(stored, traffic),
         calls_true(stored, expected, streams_out_of_order(log), is_bus_cut_short=are_all_closed),
         events_right(stored, found, log),
@@ -112,6 +113,13 @@ def webhooks_once(stored: Stored, traffic: Traffic) -> Iterator[str]:
             yield f"webhook {name} is in the lake {count} times"
         if name not in traffic.answers:
             yield f"webhook {name} is in the lake and was never sent"
+
+
+def never_refused(traffic: Traffic) -> Iterator[str]:
+    """A collector that runs takes everything: where Kafka is away, its spool is there."""
+    for name, answer in traffic.answers.items():
+        if answer not in {ACCEPTED, None}:
+            yield f"webhook {name} was answered {answer}"
 
 
 def quarantine_right(stored: Stored, traffic: Traffic) -> Iterator[str]:

@@ -124,6 +124,34 @@ def kill_collector(world: World) -> None:
             world.services.collector.signal(signal.SIGKILL)
 
 
+def kill_collector_in_outage(world: World) -> None:
+    """Killed while Kafka is away and the spool fills; the keeper starts it again before Kafka is back."""
+    world.wait(0.4)
+    world.kafka.kill()
+    try:
+        for _ in range(world.dice.randint(1, 3)):
+            time.sleep(world.dice.uniform(0.5, 2.5))
+            if world.services.collector is not None:
+                world.services.collector.signal(signal.SIGKILL)
+        time.sleep(world.dice.uniform(0, 4))
+    finally:
+        world.kafka.start()
+
+
+def kill_collector_that_drains(world: World) -> None:
+    """Killed soon after Kafka is back, in the midst of passing on what it had put into the spool."""
+    world.wait(0.4)
+    world.kafka.pause()
+    try:
+        time.sleep(world.dice.uniform(2, 6))
+    finally:
+        world.kafka.resume()
+    for _ in range(2):
+        time.sleep(world.dice.uniform(0, 1.5))
+        if world.services.collector is not None:
+            world.services.collector.signal(signal.SIGKILL)
+
+
 class Fault(NamedTuple):
     """A kind of fault."""
 
@@ -159,5 +187,7 @@ FAULTS: dict[str, Fault] = {
     # One that is stopped while the disk is full says that it cannot store what it holds, and ends with 1.
     "full_disk": Fault(full_disk, may_end_workers=True),
     "kill_collector": Fault(kill_collector),
+    "kill_collector_in_outage": Fault(kill_collector_in_outage, may_end_workers=True),
+    "kill_collector_that_drains": Fault(kill_collector_that_drains, may_end_workers=True),
     "timeouts": Fault(nothing, idle_seconds=2.5),
 }

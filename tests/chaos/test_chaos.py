@@ -24,6 +24,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
         (2, ("kill_at_step",)),
         (3, ("pause_worker", "full_disk")),
         (4, ("kill_broker",)),
+        (5, ("kill_collector_in_outage",)),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, tuple) else f"seed {value}",
 )

@@ -1,25 +1,32 @@
-"""Three brokers, one of which fails: everything that was answered 202 is in the lake, each call once."""
+"""Kafka fails: everything that was answered 202 is in the lake, each call once; with a spool everything is 202."""
 
 import asyncio
-import itertools
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import aiohttp
-import msgspec
 import pytest
 from confluent_kafka.admin import AdminClient
 from real_kafka import KafkaBroker, KafkaCluster, require_kafka
-from running import Collecting, Program, Working, until
+from running import Collecting, Program, Working, metrics_on, until
+from spooled_traffic import Deliveries
 
 from pipeline.demo import compare
-from pipeline.providers import providers
 from pipeline.query.views import connect
 from pipeline.simulate import generate
 
-POSTERS = 6
-RETRY_SECONDS = 0.3
+AWAY_SECONDS = 8.0
+LONG_SECONDS = 150.0
+"""For what takes a few seconds where nobody else is at work."""
+
+
+@pytest.fixture
+def one_broker(tmp_path: Path) -> Iterator[KafkaCluster]:
+    require_kafka()
+    with KafkaCluster(tmp_path / "kafka") as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -27,58 +34,6 @@ def three_brokers(tmp_path: Path) -> Iterator[KafkaCluster]:
     require_kafka()
     with KafkaCluster(tmp_path / "kafka", brokers=3) as cluster:
         yield cluster
-
-
-class Deliveries:
-    """Webhooks posted until each is answered 202.
-
-    An attempt that was answered 503, or not at all, may have been stored all the same: each carries a name of its
-    own in its query, which the collector keeps, so that it can be told afterwards which of them there are.
-    """
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._numbers = itertools.count()
-        self.attempts: dict[str, bytes] = {}
-        self.accepted: set[str] = set()
-
-    async def post(self, lines: Iterable[bytes]) -> None:
-        """All of them, several calls at a time, each call's (on the bus: each agent's) in their order."""
-        shares: list[list[bytes]] = [[] for _ in range(POSTERS)]
-        for line in lines:
-            shares[zlib.crc32(stream_of(line)) % POSTERS].append(line)
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
-            await asyncio.gather(*(self._post_in_order(share, session) for share in shares))
-
-    async def _post_in_order(self, lines: list[bytes], session: aiohttp.ClientSession) -> None:
-        for line in lines:
-            while not await self._attempt(line, session):  # noqa: ASYNC110  it is tried again, not waited for
-                await asyncio.sleep(RETRY_SECONDS)
-
-    async def _attempt(self, line: bytes, session: aiohttp.ClientSession) -> bool:
-        name = f"delivery-{next(self._numbers)}"
-        told = msgspec.json.decode(line)
-        told["query"] = (told.get("query") or {}) | {"delivery": name}
-        self.attempts[name] = msgspec.json.encode(told)
-        try:
-            async with session.post(
-                f"{self._url}/webhooks/{told['provider']}",
-                data=msgspec.json.encode(told["body"]),
-                headers={"content-type": "application/json"} | (told.get("headers") or {}),
-                params=told["query"],
-            ) as answer:
-                if answer.status == 202:
-                    self.accepted.add(name)
-                assert answer.status in {202, 503}, await answer.text()
-                return answer.status == 202
-        except (aiohttp.ClientError, TimeoutError):
-            return False
-
-
-def stream_of(line: bytes) -> bytes:
-    told = msgspec.json.decode(line)
-    key = providers()[told["provider"]].stream_key(msgspec.json.encode(told["body"]), told.get("query") or {})
-    return (key or told["provider"]).encode()
 
 
 def is_whole(cluster: KafkaCluster) -> bool:
@@ -123,13 +78,83 @@ def test_each_broker_in_turn_is_killed_and_comes_back(
         asyncio.run(post_and_kill(lines[number * share :][:share], broker))
         three_brokers.wait_until_ready()
         until(lambda: is_whole(three_brokers), "all copies in step")
+    # What the collector could not pass on before it stops would be there at its next start, which there is none of.
+    until(lambda: spooled(collector) == 0, "the spool to be passed on", LONG_SECONDS)
     assert collector.stop() == 0, collector.said()
     assert worker.finish() == 0, worker.said()
-    with connect(worker.lake) as connection:
+    all_are_there_once(worker.lake, deliveries)
+    assert len(deliveries.accepted) == len(lines)
+
+
+def all_are_there_once(lake: Path, deliveries: Deliveries) -> None:
+    """Every attempt that was answered 202 is in the lake once, and the calls are the truth."""
+    with connect(lake) as connection:
         stored = [
             name for (name,) in connection.execute("select query->>'delivery' from webhooks").fetchall()
         ]
     assert len(set(stored)) == len(stored)
-    assert deliveries.accepted <= set(stored)
+    assert deliveries.accepted.keys() <= set(stored)
+    compare(lake, [deliveries.attempts[name] for name in stored])
+
+
+def spooled(collector: Collecting) -> float:
+    return metrics_on(int(collector.settings["CALLFOLD_HTTP_PORT"])).get("callfold_spool_webhooks", -1.0)
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+@pytest.mark.parametrize("is_paused", [False, True], ids=["killed", "paused"])
+def test_the_only_broker_is_away_and_the_collector_is_killed_meanwhile(
+    one_broker: KafkaCluster, start: Callable[..., Program], tmp_path: Path, *, is_paused: bool
+) -> None:
+    settings = {
+        "CALLFOLD_BROKER": one_broker.url,
+        "CALLFOLD_LAKE": str(tmp_path / "lake"),
+        "CALLFOLD_SPOOL_DIR": str(tmp_path / "spool"),
+    }
+    worker = start(Working, **settings)
+    worker.wait_for("working:")
+    collector = start(Collecting, **settings)
+    settings["CALLFOLD_HTTP_PORT"] = collector.settings["CALLFOLD_HTTP_PORT"]
+    lines = list(generate(200, 37, duplicates=0.05))
+    deliveries = Deliveries(collector.url)
+
+    async def post_through_the_outage() -> Program:
+        posting = asyncio.create_task(deliveries.post(lines, pause_seconds=0.05))
+        await accepted(100)
+        (one_broker.pause if is_paused else one_broker.kill)()
+        began = time.monotonic()
+        try:
+            await accepted(80)
+            await asyncio.to_thread(collector.stop, signal.SIGKILL)
+            # Kafka is still away: nothing but the spool of the one before keeps what that one had taken.
+            again = await asyncio.to_thread(start, Collecting, **settings)
+            await accepted(80)
+            assert spooled(again) > 100
+            assert "are in the spool and go on to Kafka now" in again.said()
+            await asyncio.to_thread(until, lambda: time.monotonic() - began > AWAY_SECONDS, "the time")
+            assert again.is_ready()
+        finally:
+            (one_broker.resume if is_paused else one_broker.start)()
+        await posting
+        return again
+
+    async def accepted(more: int) -> None:
+        wanted = len(deliveries.accepted) + more
+        await asyncio.to_thread(
+            until, lambda: len(deliveries.accepted) >= wanted, f"{more} more webhooks", LONG_SECONDS
+        )
+
+    collector = asyncio.run(post_through_the_outage())
+    assert set(deliveries.answers) == {202}
+    assert deliveries.slowest_seconds < 10
+    until(lambda: spooled(collector) == 0, "the spool to be passed on", LONG_SECONDS)
+    assert collector.stop() == 0, collector.said()
+    assert worker.finish() == 0, worker.said()
     assert len(deliveries.accepted) == len(lines)
-    compare(worker.lake, [deliveries.attempts[name] for name in stored])
+    all_are_there_once(worker.lake, deliveries)
+    for path in (tmp_path / "spool").glob("spool-*.db"):
+        connection = sqlite3.connect(path)
+        assert connection.execute("select count(*) from webhook").fetchone() == (0,)
+        assert connection.execute("select count(*) from set_aside").fetchone() == (0,)
+        connection.close()

@@ -175,7 +175,7 @@ def test_what_cannot_be_understood_is_quarantined_and_stops_nothing(serving: Ser
             "select distinct stage, code from quarantine where provider = 'recho' order by all"
         ).fetchall()
         kept = connection.execute("select body from quarantine where provider = 'whippy'").fetchall()
-    assert told == [("normalise", "bad_shape"), ("normalise", "not_json")]
+    assert told == [("normalise", code) for code in ("bad_shape", "empty_body", "not_json", "too_deep")]
     assert sorted(bytes(body) for (body,) in kept) == sorted(bad)
 
 

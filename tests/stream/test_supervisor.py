@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from jobs import fail, wait
 from producing import busy_calls, produce_webhooks
 from real_kafka import KafkaCluster
 from running import Serving, Working, calls_in, count_in, free_ports, metrics_on, until
+from settling import die_when_first_asked, die_whenever_asked, settle, write_when_asked
 
 from pipeline.cli import main
 from pipeline.stream import supervisor
@@ -68,6 +70,44 @@ def test_all_workers_are_told_to_stop_at_once_and_waited_for() -> None:
     begun = time.monotonic()
     assert Supervisor([wait, wait], collector=wait).run(stopping) == 0
     assert time.monotonic() - begun < supervisor.STOP_SECONDS / 2
+
+
+def run_settling(folder: Path, worker: Callable[[Path, Callable[[], None]], None]) -> int:
+    """The exit code of a collector that waits for such a worker; they are told to stop once both are there."""
+    stopping, written = threading.Event(), folder / "written"
+    program = Supervisor([partial(worker, written)], collector=partial(settle, written), is_settling=True)
+
+    def stop() -> None:
+        until(lambda: program._workers[0].is_ready, "the worker")
+        stopping.set()
+
+    telling = threading.Thread(target=stop)
+    telling.start()
+    try:
+        return program.run(stopping)
+    finally:
+        telling.join()
+
+
+@pytest.mark.parametrize("worker", [write_when_asked, die_when_first_asked])
+def test_a_collector_that_waits_keeps_the_workers_at_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(supervisor, "RESTART_SECONDS", 0.0)
+    assert run_settling(tmp_path, worker) == 0
+    assert (tmp_path / "written").exists()
+    assert not (tmp_path / "hurried").exists()
+    assert (tmp_path / "died").exists() == (worker is die_when_first_asked)
+
+
+def test_a_worker_that_is_given_up_is_waited_for_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "RESTART_SECONDS", 0.0)
+    begun = time.monotonic()
+    assert run_settling(tmp_path, die_whenever_asked) != 0
+    assert (tmp_path / "hurried").exists()
+    assert time.monotonic() - begun < supervisor.DRAIN_SECONDS
 
 
 def test_the_embedded_broker_has_room_for_one_worker_only(
