@@ -21,7 +21,8 @@ FROM python:3.12-slim
 LABEL org.opencontainers.image.title="callfold" org.opencontainers.image.licenses="Apache-2.0"
 # The lake's directory belongs to the user that writes it, and so does a volume that is mounted on it first.
 RUN useradd --system --uid 10001 --create-home --home-dir /home/callfold callfold \
- && install -d -o callfold -g callfold /lake
+ && install -d -o callfold -g callfold /lake \
+ && install -d -o callfold -g callfold -m 700 /spool
 COPY --from=build /opt/callfold /opt/callfold
 ENV PATH=/opt/callfold/bin:$PATH PYTHONUNBUFFERED=1 CALLFOLD_LAKE=/lake CALLFOLD_HTTP_HOST=0.0.0.0
 USER callfold

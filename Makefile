@@ -10,6 +10,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.callfold-installed
 ARGS  ?=
+JOBS  ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test bench chaos lint format clean
@@ -37,11 +38,13 @@ $(STAMP): pyproject.toml | $(BIN)/python
 demo: $(STAMP)
 	@$(BIN)/callfold demo $(ARGS)
 
+# In two processes, file by file: most of a test's time is waiting for the brokers and programs that it starts.
 test: $(STAMP)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile $(ARGS)
 
 bench: $(STAMP)
 	@$(BIN)/python benchmarks/run.py $(ARGS)
+	@$(BIN)/python benchmarks/collector.py
 	@$(BIN)/python benchmarks/recovery.py
 
 chaos: $(STAMP)
