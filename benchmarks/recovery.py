@@ -32,9 +32,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"
 from real_kafka import KafkaCluster, why_unavailable
 from running import Program
 
+from pipeline.collect.received import partition_of
 from pipeline.query.views import connect
 from pipeline.stream.offsets import read_offsets
-from pipeline.stream.producer import partition_of
+from pipeline.topic_names import home_partition
 
 PARTITIONS = 8
 TOPIC = "callfold.webhooks.interactly"
@@ -53,7 +54,9 @@ def headers(at_ms: int) -> list[tuple[str, bytes]]:
 
 
 async def produce(servers: str, webhooks: list[tuple[str, bytes, int]]) -> None:
-    producer = AIOKafkaProducer(bootstrap_servers=servers, linger_ms=20, max_batch_size=500_000)
+    producer = AIOKafkaProducer(
+        bootstrap_servers=servers, linger_ms=20, max_batch_size=500_000, partitioner=partition_of
+    )
     await producer.start()
     for call, body, at_ms in webhooks:
         await producer.send(TOPIC, body, key=f"interactly:{call}".encode(), headers=headers(at_ms))
@@ -111,7 +114,9 @@ class Scene:
 
     def kill_one(self, dies: Program, stays: Program, number: int, calls: int) -> tuple[float, float]:
         now_ms = round(time.time() * 1000)
-        one_a_partition = {partition_of(f"interactly:open-{n}", PARTITIONS): n for n in range(calls)}
+        one_a_partition = {
+            home_partition(f"interactly:open-{n}".encode(), PARTITIONS): n for n in range(calls)
+        }
         fresh = [
             (f"open-{n}", webhook(f"open-{n}", "ongoing", now_ms + number), now_ms)
             for n in one_a_partition.values()

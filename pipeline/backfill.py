@@ -15,6 +15,7 @@ from typing import Protocol
 from pipeline.archive import UnreadableLine, read_archive
 from pipeline.assemble.assembler import Assembler, Changes
 from pipeline.assemble.fold import FOREVER_US
+from pipeline.garbage import rarely_searched
 from pipeline.lake import Lake, LakeHistory, LakeSink
 from pipeline.lake.rows import StoredRejection
 from pipeline.model import Rejection, Webhook
@@ -119,9 +120,10 @@ def run(
     lake = open_lake(settings.lake)
     history = LakeHistory(lake)
     line = _Line(settings, lake, history, summary, settings.archive_webhooks if archive is None else archive)
-    for webhook in webhooks(summary):
-        line.take(webhook)
-    line.finish(close_open)
+    with rarely_searched():
+        for webhook in webhooks(summary):
+            line.take(webhook)
+        line.finish(close_open)
     summary.seconds = time.monotonic() - started
     return summary
 

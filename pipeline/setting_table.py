@@ -124,6 +124,10 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("topics.replication", "CALLFOLD_TOPICS_REPLICATION", "0",
                 "brokers that each topic is kept on when it is created; 0: all there are, at most 3",
                 whole_reader(0, 100)),
+    SettingSpec("topics.call_events", "CALLFOLD_TOPICS_CALL_EVENTS", "strays",
+                "which events go over `call-events`: `strays`, those of webhooks that stand in another partition than the"
+                " collector would have chosen, or `all`, for whoever else reads that topic, at twice the cost",
+                choice_reader("strays", "all")),
     SettingSpec("topics.retention_days", "CALLFOLD_TOPICS_RETENTION_DAYS", "7",
                 "days that webhooks and call events stay on Kafka, when their topics are created",
                 whole_reader(1, 36_500)),

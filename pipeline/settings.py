@@ -69,6 +69,7 @@ class Settings:
     topic_prefix: str
     topic_partitions: int
     topic_replication: int
+    topic_call_events: Literal["strays", "all"]
     topic_retention_days: int
     metrics_port: int
     log_format: Literal["human", "json"]

@@ -70,6 +70,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         topic_prefix="callfold",
         topic_partitions=8,
         topic_replication=0,
+        topic_call_events="strays",
         topic_retention_days=7,
         metrics_port=0,
         log_format="human",

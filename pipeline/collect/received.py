@@ -3,12 +3,13 @@
 import json
 import random
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 import msgspec
+
+from pipeline.topic_names import home_partition
 
 KeyOf = Callable[[str, bytes, Mapping[str, str]], bytes | None]
 
@@ -49,14 +50,16 @@ class ReceiptClock:
 
 
 def partition_of(key: bytes | None, every: Sequence[int], available: Sequence[int]) -> int:
-    """The partition of a key: by its CRC-32, as librdkafka does it. In Python, Java's way takes 30 times as long.
+    """The partition that the key is at home in. A worker folds what it finds there without a detour.
 
-    Nothing hangs on a call's webhooks being in one partition, so one without a leader is passed over.
+    Nothing but speed hangs on it, so a partition without a leader is passed over.
     """
     if key is None:
         return random.choice(available or every)
-    number = every[zlib.crc32(key) % len(every)]
-    return available[zlib.crc32(key) % len(available)] if available and number not in available else number
+    number = every[home_partition(key, len(every))]
+    if available and number not in available:
+        return available[home_partition(key, len(available))]
+    return number
 
 
 def iso_utc(at_us: int) -> str:

@@ -1,10 +1,12 @@
 """The way back from the lake to the fold: the events are the state, so memory can be filled from them again."""
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from functools import wraps
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 import duckdb
 import numpy as np
@@ -42,7 +44,8 @@ class LakeHistory:
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
-        self._sealed_index: Any = np.empty(0, dtype=np.uint64)
+        #: sorted hashes; an array of Python's, since looking up one number in numpy's takes five times as long
+        self._sealed_index = array("Q")
         self._recent: set[int] = set()
         self.newest_published_us = 0
         """When the newest row in the lake was written, by the clock of whoever wrote it."""
@@ -71,7 +74,7 @@ class LakeHistory:
                 """
             ).fetchone() or (None,)
         self.newest_published_us = newest_us or 0
-        self._sealed_index = np.sort(hashes.column(0).to_numpy())
+        self._sealed_index = array("Q", np.sort(hashes.column(0).to_numpy()).tobytes())
         self._recent = {key_hash(stream_key) for (stream_key,) in agents}
 
     def note(self, stream_keys: Iterable[str]) -> None:
@@ -83,8 +86,8 @@ class LakeHistory:
         wanted = key_hash(stream_key)
         if wanted in self._recent:
             return True
-        place = int(np.searchsorted(self._sealed_index, np.uint64(wanted)))
-        return place < len(self._sealed_index) and int(self._sealed_index[place]) == wanted
+        place = bisect_left(self._sealed_index, wanted)
+        return place < len(self._sealed_index) and self._sealed_index[place] == wanted
 
     @_tried_again
     def remember(self, stream_keys: Collection[str]) -> Mapping[str, Remembered]:

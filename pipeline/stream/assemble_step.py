@@ -1,5 +1,7 @@
 """The worker's second step: events are folded, and at each flush the records that changed are made durable.
 
+A call is folded by whoever owns its home partition (`home_partition`), whichever way its events come there.
+
 Order of a flush: call records on their topic, then files, then the commit. A crash in between repeats records and
 rows, and repeats are harmless, because they are keyed. Files come second because the next worker goes by them: what
 the lake shows as published is not produced again.
@@ -19,14 +21,14 @@ import msgspec
 from pipeline.assemble.assembler import Assembler, Changes
 from pipeline.lake import LakeHistory, LakeSink
 from pipeline.lake.rows import StoredRejection
-from pipeline.model import Rejection, Remembered, Webhook
+from pipeline.model import CallEvent, Rejection, Remembered, Webhook
 from pipeline.normalise import StoredWebhook
-from pipeline.stream.handler import Partitions, RecordBatch
-from pipeline.stream.messages import event_from, record_message
+from pipeline.stream.handler import RecordBatch
+from pipeline.stream.messages import event_from, record_message, time_zero_us
 from pipeline.stream.metrics import WorkerMetrics
-from pipeline.stream.producer import Backlog, BulkProducer, Message, partition_of
+from pipeline.stream.producer import Backlog, BulkProducer, Message
 from pipeline.stream.tenure import Claim
-from pipeline.topic_names import call_events_topic, call_records_topic
+from pipeline.topic_names import call_events_topic, call_records_topic, home_partition, webhooks_topic
 
 EVENTS_A_FLUSH = 100_000
 """Events held for the next flush; beyond it the flush comes early.
@@ -36,19 +38,22 @@ most twice this number and one batch (`FETCH_RECORDS`).
 """
 
 
+Shard = tuple[str, int]
+
+
 @dataclass
 class _Unwritten:
     """What a flush set out to make durable; kept until it is."""
 
     changes: Changes
-    batches: list[RecordBatch]
+    acks: list[Callable[[], None]]
     rejected: list[StoredRejection]
     is_produced: bool = False
     is_written: bool = False
 
     @property
     def has_anything(self) -> bool:
-        return bool(self.batches or self.rejected or self.changes or self.changes.repeated)
+        return bool(self.acks or self.rejected or self.changes or self.changes.repeated)
 
     def messages_before_files(self) -> list[Message]:
         """Records of calls that are sure to be calls."""
@@ -70,7 +75,11 @@ class _Unwritten:
 
 
 class AssembleStep:
-    """Handler of `call-events`."""
+    """Takes the batches of `call-events`, and events that need not go over it.
+
+    Calls are kept in shards, (provider, partition), each with a time of its own: a provider's backlog says nothing
+    of the others' calls. `read` are the topics whose webhooks are folded here without the detour, as far as known.
+    """
 
     def __init__(
         self,
@@ -101,58 +110,99 @@ class AssembleStep:
         self._metrics = metrics
         self._events_a_flush = events_a_flush
         self._backlog = backlog
+        self.read: frozenset[str] = frozenset()
+        self._partitions = 0
+        #: held while the calls in memory are looked at or changed
         self._turn = asyncio.Lock()
-        self._newest_us: dict[int, int] = {}
+        #: held, before `_turn`, from collecting changes until they are durable; events are taken meanwhile
+        self._flushing = asyncio.Lock()
+        self._newest_us: dict[Shard, int] = {}
         self._published_us = 0
-        self._batches: list[RecordBatch] = []
+        self._acks: list[Callable[[], None]] = []
         self._rejected: list[StoredRejection] = []
         self._waiting = 0
         self._unwritten: _Unwritten | None = None
 
-    async def take(self, batch: RecordBatch) -> None:
-        """Adds a batch of events; bears the same batch again."""
+    async def make_room(self) -> None:
+        """Waits for a flush while as many events are held as may be."""
         if self._waiting >= self._events_a_flush:
             await self.flush()
+
+    async def take(self, batch: RecordBatch) -> None:
+        """Adds a batch of events; bears the same batch again. What is not at home here goes on to its home."""
+        await self.make_room()
+        strays: list[Message] = []
+        events: dict[str, list[CallEvent]] = {}
+        rejected = []
+        for record in batch.records:
+            try:
+                event = event_from(record.value)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                rejected.append(self._foreign(record.value or b"", record.timestamp, error))
+                continue
+            if home_partition(event.stream_key.encode(), self._partitions) == batch.partition:
+                events.setdefault(event.provider, []).append(event)
+            else:
+                strays.append((event.stream_key, record.value))
+        if strays:
+            # From before home was where it is now, or by somebody else's producer.
+            await self._producer.send(self._topic, strays, home_partition)
         async with self._turn:
-            events = []
-            for record in batch.records:
-                try:
-                    events.append(event_from(record.value))
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                    self._rejected.append(self._foreign(record.value or b"", record.timestamp, error))
-            self._assembler.add(batch.partition, events)
-            newest_us = max((event.received_us for event in events), default=0)
-            self._newest_us[batch.partition] = max(newest_us, self._newest_us.get(batch.partition, 0))
-            self._batches.append(batch)
-            self._waiting += len(events)
+            for provider, own in events.items():
+                self._add(batch.partition, provider, own)
+            self._rejected += rejected
+            self._acks.append(lambda: self._acknowledge(batch))
+
+    async def add(self, number: int, provider: str, events: list[CallEvent], ack: Callable[[], None]) -> None:
+        """Adds one provider's events that are at home in this partition; `ack` is called once they are durable."""
+        async with self._turn:
+            self._add(number, provider, events)
+            self._acks.append(ack)
+
+    def _add(self, number: int, provider: str, events: list[CallEvent]) -> None:
+        shard = (provider, number)
+        self._assembler.add(shard, events)
+        newest_us = max(event.received_us for event in events)
+        self._newest_us[shard] = max(newest_us, self._newest_us.get(shard, 0))
+        self._waiting += len(events)
+
+    def _acknowledge(self, batch: RecordBatch) -> None:
+        batch.ack()
+        if self._backlog is not None:
+            self._backlog.committed(batch.partition, batch.records[-1].offset)
 
     async def flush(self) -> None:
         """Makes durable what changed, then acknowledges. On DestinationUnavailable the next flush goes on."""
-        async with self._turn:
+        async with self._flushing:
             claim = self._claim()
             claim()
             if self._unwritten is None:
-                now_us = time.time_ns() // 1_000
-                changes = self._assembler.collect(lambda partition: self._as_of_us(partition, now_us))
-                self._unwritten = _Unwritten(changes, self._batches, self._rejected)
-                self._batches, self._rejected, self._waiting = [], [], 0
+                async with self._turn:
+                    now_us = time.time_ns() // 1_000
+                    changes = self._assembler.collect(lambda shard: self._as_of_us(shard, now_us))
+                    self._unwritten = _Unwritten(changes, self._acks, self._rejected)
+                    self._acks, self._rejected, self._waiting = [], [], 0
             with self._metrics.flushing("assemble", counts=self._unwritten.has_anything):
                 await self._make_durable(self._unwritten, claim)
             self._unwritten = None
         await self._commit()
 
-    def _foreign(self, value: bytes, timestamp_ms: int, error: Exception) -> StoredRejection:
+    def _foreign(self, value: bytes, timestamp_ms: int | None, error: Exception) -> StoredRejection:
         """A message on `call-events` that is not ours: whose it is cannot be told, so only its bytes are kept."""
-        webhook = Webhook("unknown", timestamp_ms * 1_000, value)
+        webhook = Webhook("unknown", time_zero_us(timestamp_ms), value)
         # The error's own text may quote what is in the message.
         rejection = Rejection("assemble", "bad_shape", None, f"not a call event: {type(error).__name__}")
         return StoredRejection(*self._stored(webhook), rejection)
 
-    def _as_of_us(self, partition: int, now_us: int) -> int:
+    def _as_of_us(self, shard: Shard, now_us: int) -> int:
         # Timers run on the data's time, so that a replay closes calls as the stream did. A partition that is
         # caught up takes the wall clock, or a quiet one would never close a call.
-        newest_us = self._newest_us.get(partition, 0)
-        return max(newest_us, now_us) if self._caught_up(self._topic, partition) else newest_us
+        provider, number = shard
+        newest_us, webhooks = self._newest_us.get(shard, 0), webhooks_topic(self._prefix, provider)
+        is_caught_up = self._caught_up(self._topic, number) and (
+            webhooks not in self.read or self._caught_up(webhooks, number)
+        )
+        return max(newest_us, now_us) if is_caught_up else newest_us
 
     async def _make_durable(self, unwritten: _Unwritten, claim: Claim) -> None:
         if not unwritten.is_produced:
@@ -165,10 +215,8 @@ class AssembleStep:
         changes = unwritten.changes
         self._metrics.records.inc(len(changes.records))
         self._metrics.streams.set(len(self._assembler))
-        for batch in unwritten.batches:
-            batch.ack()
-            if self._backlog is not None:
-                self._backlog.committed(batch.partition, batch.records[-1].offset)
+        for acknowledge in unwritten.acks:
+            acknowledge()
 
     async def _produce(self, messages: list[Message], claim: Claim = lambda: None) -> None:
         if messages:
@@ -188,44 +236,47 @@ class AssembleStep:
         self._published_us = max(time.time_ns() // 1_000, self._published_us + 1)
         return self._published_us
 
-    async def assigned(self, partitions: Partitions) -> None:
-        """Takes up the calls that were going on in these partitions when they were last made durable."""
-        count = await self._producer.partitions(self._topic)
+    async def assigned(self, numbers: set[int], partitions: int) -> None:
+        """Takes up the calls that were going on in these partitions when they were last made durable.
+
+        `partitions` is how many there are of `call-events`.
+        """
         async with self._turn:
-            found = await asyncio.to_thread(self._recall, {number for _, number in partitions}, count)
+            self._partitions = partitions
+            found = await asyncio.to_thread(self._recall, numbers, partitions)
             # Not on that thread: when this is called off meanwhile, nothing may be taken up.
-            for number, remembered in found:
-                self._assembler.restore(number, remembered)
+            for shard, remembered in found:
+                self._newest_us.setdefault(shard, 0)
+                self._assembler.restore(shard, remembered)
                 await asyncio.sleep(0)
             self._published_us = max(self._published_us, self._history.newest_published_us)
 
-    def _recall(self, numbers: set[int], count: int) -> list[tuple[int, dict[str, Remembered]]]:
+    def _recall(self, numbers: set[int], partitions: int) -> list[tuple[Shard, dict[str, Remembered]]]:
         self._history.refresh()
-        wanted = {key: partition_of(key, count) for key in self._history.open_streams()}
-        remembered = self._history.remember([key for key, number in wanted.items() if number in numbers])
-        found: dict[int, dict[str, Remembered]] = {}
+        homes = {key: home_partition(key.encode(), partitions) for key in self._history.open_streams()}
+        remembered = self._history.remember([key for key, number in homes.items() if number in numbers])
+        found: dict[Shard, dict[str, Remembered]] = {}
         for key, past in remembered.items():
-            found.setdefault(wanted[key], {})[key] = past
+            if past.events:
+                found.setdefault((past.events[0].provider, homes[key]), {})[key] = past
         return list(found.items())
 
-    async def revoked(self, partitions: Partitions) -> None:
-        """Makes durable what there is, then forgets the partitions: another worker has them.
+    async def revoked(self) -> None:
+        """Makes durable what there is, then forgets it: the partitions are another worker's from now on.
 
         What could not be made durable is forgotten too: it was not committed, so the next owner reads it again.
         """
         try:
             await self.drain()
         finally:
-            async with self._turn:
-                numbers = [number for _, number in partitions]
-                self._assembler.drop(numbers)
-                for number in numbers:
-                    self._newest_us.pop(number, None)
-                self._unwritten, self._batches, self._rejected, self._waiting = None, [], [], 0
+            async with self._flushing, self._turn:
+                self._assembler.drop(list(self._newest_us))
+                self._newest_us = {}
+                self._unwritten, self._acks, self._rejected, self._waiting = None, [], [], 0
 
     async def drain(self) -> None:
         """Makes everything durable."""
         await self.flush()
-        if self._batches:
+        if self._acks:
             # That was an earlier flush, which had failed; what came since is still to be written.
             await self.flush()

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-from aiokafka import ConsumerRecord
+from pipeline.stream.records import Record
 
-Record: TypeAlias = ConsumerRecord[bytes | None, bytes | None]
 Partition = tuple[str, int]
 Partitions = frozenset[Partition]
 

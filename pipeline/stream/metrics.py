@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from pipeline.model import CallEvent, Rejection
 from pipeline.stream.offsets import GroupOffset
 
 log = logging.getLogger(__name__)
@@ -79,17 +78,17 @@ class WorkerMetrics:
             registry=self._registry,
         )
 
-    def count(self, provider: str, found: list[CallEvent] | Rejection) -> None:
-        """One webhook, and what became of it."""
-        if isinstance(found, Rejection):
-            self._quarantined.labels(provider, found.code).inc()
-        elif not found:
-            self._other.labels(provider).inc()
-        else:
-            self._events.labels(provider).inc(len(found))
-            unknown = sum(event.is_unknown for event in found)
-            if unknown:
-                self._unknown.labels(provider).inc(unknown)
+    def count(self, provider: str, events: int, unknown: int, others: int) -> None:
+        """What became of a batch: events, those of them that nobody knows, and webhooks that were not about calls."""
+        self._events.labels(provider).inc(events)
+        if unknown:
+            self._unknown.labels(provider).inc(unknown)
+        if others:
+            self._other.labels(provider).inc(others)
+
+    def count_rejected(self, provider: str, code: str) -> None:
+        """One webhook that could not be processed."""
+        self._quarantined.labels(provider, code).inc()
 
     def show_offsets(self, offsets: Mapping[tuple[str, int], GroupOffset]) -> None:
         """The assigned partitions as Kafka tells of them; those that are not among them are forgotten."""

@@ -1,23 +1,29 @@
-"""The worker's first step: webhooks in, events on `call-events`, the rest in quarantine, everything archived.
+"""The worker's first step: webhooks in, events to the fold, the rest in quarantine, everything archived.
 
-A batch is acknowledged after its events are on `call-events` and its rows are in the lake.
+A webhook that was read from the partition at which its stream is at home goes straight to the fold of the same
+worker, which owns that partition of `call-events` as well. Any other (somebody else's producer chose the partition)
+makes a detour over `call-events`, to whoever owns its home.
+
+A batch is acknowledged after its events are in the lake or on `call-events`, and its rows are in the lake.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from pipeline.errors import DestinationUnavailable
 from pipeline.lake import LakeSink
 from pipeline.lake.rows import StoredRejection
-from pipeline.model import Rejection, Webhook
+from pipeline.model import CallEvent, Rejection, Webhook
 from pipeline.normalise import Normaliser
+from pipeline.stream.acknowledging import SharedAck
 from pipeline.stream.handler import Partitions, RecordBatch
-from pipeline.stream.messages import event_message, quarantine_message, webhook_from
+from pipeline.stream.messages import WebhookReader, event_message, quarantine_message
 from pipeline.stream.metrics import WorkerMetrics
 from pipeline.stream.producer import BulkProducer, Message
-from pipeline.topic_names import call_events_topic, quarantine_topic
+from pipeline.topic_names import call_events_topic, home_partition, quarantine_topic
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +40,29 @@ WEBHOOK_BYTES = 1_000
 """What a webhook takes beside its body: the record that it came in, its headers, and what Python needs for them."""
 
 
+class Fold(Protocol):
+    """What events go to that need no detour."""
+
+    async def make_room(self) -> None:
+        """Waits until more can be taken."""
+
+    async def add(self, number: int, provider: str, events: list[CallEvent], ack: Callable[[], None]) -> None:
+        """Takes the events of one provider that are at home in this partition; `ack` once they are durable."""
+
+
 class NormaliseStep:
-    """Handler of all `webhooks.<provider>` topics."""
+    """Takes the batches of all `webhooks.<provider>` topics.
+
+    `partitions` says, by topic, how many partitions it has in common with `call-events`; None: each event makes
+    the detour.
+    """
 
     def __init__(
         self,
         normaliser: Normaliser,
         producer: BulkProducer,
         sink: LakeSink,
+        fold: Fold,
         *,
         prefix: str,
         archive: bool,
@@ -53,14 +74,17 @@ class NormaliseStep:
         self._normaliser = normaliser
         self._producer = producer
         self._sink = sink
+        self._fold = fold
         self._prefix = prefix
         self._archive = archive
         self._most_waiting_bytes = most_waiting_bytes
         self._room = room
         self._commit = commit
         self._metrics = metrics
+        self.partitions: dict[str, int | None] = {}
+        self._readers: dict[str, WebhookReader] = {}
         self._turn = asyncio.Lock()
-        self._batches: list[RecordBatch] = []
+        self._waiting: list[SharedAck] = []
         self._webhooks: list[Webhook] = []
         self._rejected: list[tuple[Webhook, Rejection]] = []
         self._waiting_bytes = 0
@@ -69,36 +93,65 @@ class NormaliseStep:
         self._sender: asyncio.Task[None] | None = None
 
     async def take(self, batch: RecordBatch) -> None:
-        """Normalises a batch; its events are sent on soon, and by the next flush at the latest."""
+        """Normalises a batch and hands its events on: to the fold, and what is astray to Kafka by the next flush."""
         if len(self._outbox) >= MOST_WAITING_MESSAGES:
             await self._send()
         if self._waiting_bytes >= self._most_waiting_bytes:
             await self.flush()
+        await self._fold.make_room()
         if self._room is not None:
             await self._room()
         async with self._turn:
             provider = batch.topic.removeprefix(f"{self._prefix}.webhooks.")
-            messages: list[Message] = []
-            webhooks, rejected = [], []
-            for record in batch.records:
-                webhook = webhook_from(record, provider)
-                found = self._normaliser.events(webhook)
-                self._metrics.count(provider, found)
-                if isinstance(found, Rejection):
-                    if found.code == "internal_error":
-                        log.error("a webhook of %s is quarantined: %s", provider, found.message)
-                    rejected.append((webhook, found))
-                else:
-                    messages.extend((event.stream_key, event_message(event)) for event in found)
-                webhooks.append(webhook)
-            self._outbox += messages
-            self._batches.append(batch)
+            webhooks, rejected, home, strays = self._read(batch, provider)
+            ack = SharedAck(batch.ack)
+            if home:
+                await self._fold.add(batch.partition, provider, home, ack.part())
+            if strays:
+                self._outbox.extend((event.stream_key, event_message(event)) for event in strays)
             self._rejected += rejected
             if self._archive:
                 self._webhooks += webhooks
-            self._waiting_bytes += sum(len(webhook.body) + WEBHOOK_BYTES for webhook in webhooks)
-        if self._sender is None or self._sender.done():
+            kept = webhooks if self._archive else [webhook for webhook, _ in rejected]
+            self._waiting_bytes += sum(len(webhook.body) + WEBHOOK_BYTES for webhook in kept)
+            if kept or strays:
+                self._waiting.append(ack)
+            else:
+                # Nothing of it is left here: the fold alone says when it is durable.
+                ack.done()
+        if strays and (self._sender is None or self._sender.done()):
             self._sender = asyncio.create_task(self._send_soon())
+
+    def _read(
+        self, batch: RecordBatch, provider: str
+    ) -> tuple[list[Webhook], list[tuple[Webhook, Rejection]], list[CallEvent], list[CallEvent]]:
+        """The batch's webhooks, the rejected of them, and the events that are at home here and that are not."""
+        reader = self._readers.get(provider)
+        if reader is None:
+            reader = self._readers[provider] = WebhookReader(provider)
+        count, number, normalised = self.partitions.get(batch.topic), batch.partition, self._normaliser.events
+        webhooks, rejected = [], []
+        home: list[CallEvent] = []
+        strays: list[CallEvent] = []
+        others = unknown = 0
+        for record in batch.records:
+            webhook = reader.webhook(record)
+            webhooks.append(webhook)
+            found = normalised(webhook)
+            if isinstance(found, Rejection):
+                rejected.append((webhook, found))
+                continue
+            others += not found
+            for event in found:
+                unknown += event.is_unknown
+                is_home = count is not None and home_partition(event.stream_key.encode(), count) == number
+                (home if is_home else strays).append(event)
+        self._metrics.count(provider, len(home) + len(strays), unknown, others)
+        for _, why in rejected:
+            self._metrics.count_rejected(provider, why.code)
+            if why.code == "internal_error":
+                log.error("a webhook of %s is quarantined: %s", provider, why.message)
+        return webhooks, rejected, home, strays
 
     async def _send_soon(self) -> None:
         await asyncio.sleep(SEND_AFTER_SECONDS)
@@ -112,7 +165,7 @@ class NormaliseStep:
             messages, self._outbox = self._outbox, []
             try:
                 if messages:
-                    await self._producer.send(call_events_topic(self._prefix), messages)
+                    await self._producer.send(call_events_topic(self._prefix), messages, home_partition)
             except BaseException:
                 self._outbox = messages + self._outbox
                 raise
@@ -120,17 +173,17 @@ class NormaliseStep:
     async def flush(self) -> None:
         """Makes the rows durable and acknowledges; DestinationUnavailable leaves everything as it was."""
         async with self._turn:
-            with self._metrics.flushing("normalise", counts=bool(self._batches)):
-                if not self._batches:
+            with self._metrics.flushing("normalise", counts=bool(self._waiting)):
+                if not self._waiting:
                     return
                 await self._send()
                 stored = await asyncio.to_thread(self._write)
                 if stored:
                     quarantined = [(s.webhook_id, quarantine_message(s)) for s in stored]
                     await self._producer.send(quarantine_topic(self._prefix), quarantined)
-            for batch in self._batches:
-                batch.ack()
-            self._batches, self._webhooks, self._rejected, self._waiting_bytes = [], [], [], 0
+            for ack in self._waiting:
+                ack.done()
+            self._waiting, self._webhooks, self._rejected, self._waiting_bytes = [], [], [], 0
         await self._commit()
 
     def _write(self) -> list[StoredRejection]:
@@ -140,9 +193,6 @@ class NormaliseStep:
         stored = [StoredRejection(*self._normaliser.stored(webhook), why) for webhook, why in self._rejected]
         self._sink.write_quarantine(stored, now_us)
         return stored
-
-    async def assigned(self, partitions: Partitions) -> None:
-        """Nothing to prepare: this step has no state beyond its unacknowledged batches."""
 
     async def revoked(self, partitions: Partitions) -> None:
         """Acknowledges what there is; what belongs to others by now is acknowledged in vain."""

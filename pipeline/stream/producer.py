@@ -5,7 +5,7 @@ One message at a time costs as much as consuming one at a time; a batch of one p
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -20,9 +20,9 @@ Message = tuple[str | None, bytes | None]
 """Key and value; a value of None is a tombstone."""
 
 
-def partition_of(key: str, partitions: int) -> int:
-    """Kafka's own choice of a partition for a key, so that other producers agree with it."""
-    return int((murmur2(key.encode()) & 0x7FFFFFFF) % partitions)
+def murmur2_partition(key: bytes, partitions: int) -> int:
+    """The choice of Java's client for a key, so that a compacted topic and its readers' tables agree with it."""
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
 class Backlog:
@@ -92,14 +92,20 @@ class BulkProducer:
             raise RuntimeError("the producer has not been started")
         return self._producer
 
-    async def send(self, topic: str, messages: Iterable[Message]) -> None:
+    async def send(
+        self,
+        topic: str,
+        messages: Iterable[Message],
+        partition_of: Callable[[bytes, int], int] = murmur2_partition,
+    ) -> None:
         """Stores all messages, those of one key in their order. DestinationUnavailable if any was not stored."""
         try:
             count = len(await self._started.partitions_for(topic))
             grouped: dict[int, list[tuple[bytes | None, bytes | None]]] = {}
             for key, value in messages:
-                partition = 0 if key is None else partition_of(key, count)
-                grouped.setdefault(partition, []).append((None if key is None else key.encode(), value))
+                encoded = None if key is None else key.encode()
+                partition = 0 if encoded is None else partition_of(encoded, count)
+                grouped.setdefault(partition, []).append((encoded, value))
             await asyncio.gather(*(self._send_to(topic, p, group) for p, group in grouped.items()))
         except (KafkaError, OSError) as error:
             raise DestinationUnavailable(f"Kafka did not take messages for {topic}: {error!r}") from error

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from pipeline.backfill import assembler_of
 from pipeline.errors import DestinationUnavailable
+from pipeline.garbage import rarely_searched
 from pipeline.lake import Lake, LakeHistory, LakeSink
 from pipeline.normalise import Normaliser
 from pipeline.open_lake import open_lake
@@ -21,6 +22,7 @@ from pipeline.stream.embedded import PARTITION_BYTES
 from pipeline.stream.metrics import WorkerMetrics
 from pipeline.stream.normalise_step import MOST_WAITING_BYTES, NormaliseStep
 from pipeline.stream.producer import Backlog, BulkProducer
+from pipeline.stream.steps import WorkerSteps
 from pipeline.stream.topics import create_missing_topics, topic_specs
 from pipeline.stream.worker import Ending, run_until
 from pipeline.topic_names import call_events_topic, webhooks_topic
@@ -63,7 +65,8 @@ async def work_until(
     worker = _Worker(settings, lake, producer, app)
     flushing = asyncio.create_task(worker.flush_on(flush_now)) if flush_now is not None else None
     try:
-        await run_until(app, stopping, on_ready, ending)
+        with rarely_searched():
+            await run_until(app, stopping, on_ready, ending)
     finally:
         if flushing is not None:
             flushing.cancel()
@@ -112,6 +115,7 @@ class _Worker:
             normaliser,
             producer,
             sink,
+            self._assemble,
             prefix=prefix,
             archive=settings.archive_webhooks,
             most_waiting_bytes=EMBEDDED_WAITING_BYTES if embedded else MOST_WAITING_BYTES,
@@ -119,8 +123,10 @@ class _Worker:
             commit=app.commit_now,
             metrics=metrics,
         )
-        app.handle(tuple(webhooks_topic(prefix, name) for name in provider_names()), self._normalise)
-        app.handle(call_events_topic(prefix), self._assemble)
+        call_events = call_events_topic(prefix)
+        is_direct = settings.topic_call_events == "strays"
+        steps = WorkerSteps(self._normalise, self._assemble, producer, call_events, is_direct=is_direct)
+        app.handle((*(webhooks_topic(prefix, name) for name in provider_names()), call_events), steps)
         app.every(settings.flush_seconds, self._assemble.flush)
         app.every(settings.flush_seconds, self._normalise.flush)
         upkeep = Upkeep(settings, lake)

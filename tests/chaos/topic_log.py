@@ -2,14 +2,25 @@
 
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import msgspec
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from real_kafka import admin_of
 
-from pipeline.providers import provider_names
-from pipeline.topic_names import call_events_topic, call_records_topic, webhooks_topic, worker_group
+from pipeline.model import CallEvent, Rejection
+from pipeline.normalise import Normaliser, Privacy
+from pipeline.providers import provider_names, providers
+from pipeline.stream.messages import WebhookReader
+from pipeline.topic_names import (
+    call_events_topic,
+    call_records_topic,
+    home_partition,
+    webhooks_topic,
+    worker_group,
+)
 
 KAFKA_SECONDS = 10.0
 
@@ -23,6 +34,10 @@ class Entry(NamedTuple):
     key: str | None
     told: Any
     """The attempt's name of a webhook; the event of `call-events`; the record, or None, of `call-records`."""
+    events: tuple[CallEvent, ...] = ()
+    """What a webhook says."""
+    is_home: bool = False
+    """Whether all of that is folded where the webhook stands: it is in the lake when its offset is committed."""
 
 
 class TopicLog:
@@ -46,6 +61,9 @@ class TopicLog:
         # admin client could tell the same, but librdkafka 2.16 aborts the process when a broker goes away meanwhile.
         self._onlooker = Consumer(quiet | {"group.id": self._group, "enable.auto.commit": False})
         topics = [*self.webhook_topics, self.events_topic, self.records_topic]
+        self._readers = {webhooks_topic(prefix, name): WebhookReader(name) for name in provider_names()}
+        self._normaliser = Normaliser(providers(), Privacy())
+        self._partitions = partitions
         self._places = [(topic, number) for topic in topics for number in range(partitions)]
 
     def webhooks_topic(self, provider: str) -> str:
@@ -114,8 +132,20 @@ class TopicLog:
             return Entry(key, msgspec.json.decode(message.value()))
         if message.topic() == self.records_topic:
             return Entry(key, None if message.value() is None else msgspec.json.decode(message.value()))
-        headers = dict(message.headers() or ())
-        return Entry(key, msgspec.json.decode(headers.get("query") or b"{}").get("chaos"))
+        return self._webhook(key, message)
+
+    def _webhook(self, key: str | None, message: Any) -> Entry:
+        record: Any = SimpleNamespace(
+            headers=message.headers(), value=message.value(), timestamp=message.timestamp()[1]
+        )
+        webhook = self._readers[message.topic()].webhook(record)
+        found = self._normaliser.events(webhook)
+        events = () if isinstance(found, Rejection) else tuple(found)
+        is_home = all(
+            home_partition(event.stream_key.encode(), self._partitions) == message.partition()
+            for event in events
+        )
+        return Entry(key, webhook.query.get("chaos"), events, is_home)
 
     def in_order(self, topic: str) -> list[Entry]:
         """The messages of a topic, those of a partition in their order."""
@@ -125,6 +155,12 @@ class TopicLog:
             if place[0] == topic
             for offset in sorted(entries)
         ]
+
+    def events(self) -> Iterator[tuple[Place, CallEvent]]:
+        """What the webhooks say, with the place of each, those of a partition in their order."""
+        for place, entries in sorted(self.entries.items()):
+            for offset in sorted(entries):
+                yield from ((place, event) for event in entries[offset].events)
 
     def below(self, topics: list[str], committed: dict[Place, int]) -> list[Entry]:
         """What the workers have said is done with."""

@@ -10,17 +10,18 @@ from pipeline.cli import main
 from pipeline.stream import transport, work
 from pipeline.stream.assemble_step import AssembleStep
 from pipeline.stream.handler import RecordBatch
+from pipeline.stream.steps import WorkerSteps
 
 
-async def take_for_ever(self: AssembleStep, batch: RecordBatch) -> None:
+async def take_for_ever(self: WorkerSteps, batch: RecordBatch) -> None:
     await asyncio.Event().wait()
 
 
-async def take_in_a_thread_for_ever(self: AssembleStep, batch: RecordBatch) -> None:
+async def take_in_a_thread_for_ever(self: WorkerSteps, batch: RecordBatch) -> None:
     await asyncio.to_thread(time.sleep, 10_000)
 
 
-async def take_and_block(self: AssembleStep, batch: RecordBatch) -> None:
+async def take_and_block(self: WorkerSteps, batch: RecordBatch) -> None:
     time.sleep(10_000)  # noqa: ASYNC251  that is the fault
 
 
@@ -28,12 +29,12 @@ async def flush_for_ever(self: AssembleStep) -> None:
     await asyncio.Event().wait()
 
 
-async def take_slowly(self: AssembleStep, batch: RecordBatch) -> None:
+async def take_slowly(self: WorkerSteps, batch: RecordBatch) -> None:
     await asyncio.sleep(float(os.environ["CALLFOLD_STUCK_SECONDS"]) / 2)
     await TAKE(self, batch)
 
 
-TAKE = AssembleStep.take
+TAKE = WorkerSteps.take
 
 
 def stop_fetching() -> None:
@@ -50,11 +51,11 @@ def stop_fetching() -> None:
 
 
 FAULTS = {
-    "take": lambda: setattr(AssembleStep, "take", take_for_ever),
-    "thread": lambda: setattr(AssembleStep, "take", take_in_a_thread_for_ever),
-    "block": lambda: setattr(AssembleStep, "take", take_and_block),
+    "take": lambda: setattr(WorkerSteps, "take", take_for_ever),
+    "thread": lambda: setattr(WorkerSteps, "take", take_in_a_thread_for_ever),
+    "block": lambda: setattr(WorkerSteps, "take", take_and_block),
     "flush": lambda: setattr(AssembleStep, "flush", flush_for_ever),
-    "slow": lambda: setattr(AssembleStep, "take", take_slowly),
+    "slow": lambda: setattr(WorkerSteps, "take", take_slowly),
     "fetch": stop_fetching,
     "small": lambda: vars(work).update(EVENTS_A_FLUSH=500, MOST_WAITING_BYTES=500_000),
 }

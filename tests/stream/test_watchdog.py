@@ -16,8 +16,8 @@ pytestmark = pytest.mark.kafka
 STUCK_SECONDS = 3
 STUCK_WORKER = str(Path(__file__).with_name("stuck_worker.py"))
 TOLD = {
-    "take": r"AssembleStep\.take does not return",
-    "thread": r"AssembleStep\.take does not return",
+    "take": r"WorkerSteps\.take does not return",
+    "thread": r"WorkerSteps\.take does not return",
     "block": r"the event loop is blocked",
     "flush": r"flush_for_ever does not return",
     "fetch": r"stuck-fetch\.\S+/\d.* is not fetched",
@@ -46,6 +46,9 @@ def test_a_worker_that_stands_still_ends_with_one_clear_line(
         produce_webhooks(kafka.url, prefix, busy_calls(20))
         lake = str(tmp_path / fault)
         workers[fault] = start(with_fault(fault), **settings(kafka, prefix, CALLFOLD_LAKE=lake))
+    # It has fetched all that there was in one go; what comes now is what it will never fetch.
+    until(lambda: calls_in(workers["fetch"].lake), "the first calls")
+    produce_webhooks(kafka.url, "stuck-fetch", busy_calls(20))
     for fault, worker in workers.items():
         code = worker.process.wait(60)
         said = worker.said()

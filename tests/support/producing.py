@@ -1,10 +1,11 @@
 """Webhooks put onto their topics directly, as a collector would, with times of receipt that a test chooses."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from pipeline.collect.received import webhook_record
 from pipeline.providers import provider_names, providers
@@ -16,14 +17,24 @@ RECEIVED_US = 1_772_702_480_000_000
 """2026-03-05T09:21:20Z: when the first webhook was received; each further one a millisecond later."""
 
 
-def create_topics(broker_url: str, prefix: str, partitions: int = 8) -> None:
-    """All topics of an installation, as its first worker makes them."""
+def create_topics(broker_url: str, prefix: str, partitions: int = 8, **others: int) -> None:
+    """All topics of an installation, as its first worker makes them; `others` are partitions by provider."""
     settings = load_settings({"topics.prefix": prefix, "topics.partitions": partitions}, {})
-    asyncio.run(create_missing_topics(broker_url, topic_specs(settings, provider_names())))
+    wanted = {webhooks_topic(prefix, provider): count for provider, count in others.items()}
+    specs = [
+        dataclasses.replace(spec, partitions=wanted.get(spec.name, partitions))
+        for spec in topic_specs(settings, provider_names())
+    ]
+    asyncio.run(create_missing_topics(broker_url, specs))
 
 
-def produce_webhooks(broker_url: str, prefix: str, lines: Iterable[bytes]) -> int:
-    """The lines of an archive, in their order; how many there were."""
+def produce_webhooks(
+    broker_url: str, prefix: str, lines: Iterable[bytes], astray: Callable[[int], int | None] = lambda _: None
+) -> int:
+    """The lines of an archive, in their order; how many there were.
+
+    `astray` may give the partition of a line by its number: None for that which the collector would have chosen.
+    """
     producer = Producer(
         {"bootstrap.servers": bootstrap_servers(broker_url), "linger.ms": 50, "acks": "all", "log_level": 0}
     )
@@ -38,9 +49,9 @@ def produce_webhooks(broker_url: str, prefix: str, lines: Iterable[bytes]) -> in
         record = webhook_record(
             told["provider"], key and key.encode(), body, received_us, headers, query, provider.kept_headers
         )  # fmt: skip
-        producer.produce(
-            webhooks_topic(prefix, record.provider), record.value, record.key, headers=record.headers
-        )
+        topic, partition = webhooks_topic(prefix, record.provider), astray(count)
+        place = {} if partition is None else {"partition": partition}
+        producer.produce(topic, record.value, record.key, headers=record.headers, **place)
         producer.poll(0)
         count += 1
     assert producer.flush(60) == 0
@@ -54,3 +65,16 @@ def busy_calls(count: int, padding: int = 0, first: int = 0) -> Sequence[bytes]:
         msgspec.json.encode({"provider": "freeclimb", "body": body | {"callId": f"CA{number}"}})
         for number in range(first, first + count)
     ]
+
+
+def count_on(broker_url: str, topic: str) -> int:
+    """How many messages the topic holds, over all partitions."""
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap_servers(broker_url), "group.id": "count", "log_level": 0}
+    )
+    try:
+        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        ends = [consumer.get_watermark_offsets(TopicPartition(topic, n), timeout=10) for n in partitions]
+        return sum(high - low for low, high in ends)
+    finally:
+        consumer.close()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -27,15 +28,17 @@ Call = dict[str, Any]
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)
 
 
 def free_ports(count: int) -> int:
-    """The first of so many ports in a row that are free."""
+    """The first of so many ports in a row that are free.
+
+    Below those that systems give to clients: whoever asks again and again at such a port, before anybody listens
+    there, may be given it as its own and is then connected to itself.
+    """
     while True:
-        first = free_port()
+        first = random.randrange(12_000, 32_000)
         with ExitStack() as stack:
             try:
                 for port in range(first, first + count):
@@ -91,12 +94,15 @@ class Program:
         self.process.send_signal(number)
         return self.process.wait(seconds)
 
-    def finish(self) -> int:
-        """Stop it once everything that is on its topics is in the lake; the embedded broker's own stop sees to that."""
+    def finish(self, **partitions: int) -> int:
+        """Stop it once everything that is on its topics is in the lake; the embedded broker's own stop sees to that.
+
+        `partitions` are those of providers whose topics have not the usual number.
+        """
         broker_url = self.settings.get("CALLFOLD_BROKER")
         if broker_url is not None:
             prefix = self.settings.get("CALLFOLD_TOPICS_PREFIX", "callfold")
-            until(lambda: lag_on(broker_url, prefix) == 0, f"everything read\n{self.said()[-3000:]}")
+            until(lambda: lag_on(broker_url, prefix, **partitions) == 0, f"everything read\n{self.said()[-3000:]}")
         return self.stop()
 
     def children(self) -> list[int]:
@@ -171,11 +177,13 @@ class Collecting(Serving):
     command = "collect"
 
 
-def lag_on(broker_url: str, prefix: str, partitions: int = 8) -> int:
+def lag_on(broker_url: str, prefix: str, **partitions: int) -> int:
     """Messages on a worker's topics that its group has not committed."""
 
+    counts = {webhooks_topic(prefix, name): count for name, count in partitions.items()}
+
     def lag(*topics: str) -> int:
-        wanted = [(topic, number) for topic in topics for number in range(partitions)]
+        wanted = [(topic, number) for topic in topics for number in range(counts.get(topic, 8))]
         offsets = asyncio.run(read_offsets(broker_url, worker_group(prefix), wanted))
         return sum(offset.lag for offset in offsets.values())
 
