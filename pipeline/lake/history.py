@@ -18,6 +18,9 @@ from pipeline.lake.rows import events_from, key_hash, records_from
 from pipeline.lake.sealed import OPTIONS, sealed_rows
 from pipeline.model import CallEvent, CallRecord, Remembered
 
+RECENT_STREAMS: Final = 200_000
+"""Streams kept in a set, at 70 bytes each; beyond it they join the sorted array, at 8, in 0.3 s if it has 4 million."""
+
 TRIES: Final = 4
 """A compaction may remove a merged file between its listing and its opening; a new listing does without it."""
 
@@ -45,7 +48,7 @@ class LakeHistory:
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
         #: sorted hashes; an array of Python's, since looking up one number in numpy's takes five times as long
-        self._sealed_index = array("Q")
+        self._index = array("Q")
         self._recent: set[int] = set()
         self.newest_published_us = 0
         """When the newest row in the lake was written, by the clock of whoever wrote it."""
@@ -74,20 +77,26 @@ class LakeHistory:
                 """
             ).fetchone() or (None,)
         self.newest_published_us = newest_us or 0
-        self._sealed_index = array("Q", np.sort(hashes.column(0).to_numpy()).tobytes())
+        self._index = array("Q", np.sort(hashes.column(0).to_numpy()).tobytes())
         self._recent = {key_hash(stream_key) for (stream_key,) in agents}
 
     def note(self, stream_keys: Iterable[str]) -> None:
         """Streams that have just been written."""
         self._recent.update(map(key_hash, stream_keys))
+        if len(self._recent) >= RECENT_STREAMS:
+            recent = np.fromiter(self._recent, np.uint64, len(self._recent))
+            every = np.union1d(np.frombuffer(self._index, np.uint64), recent)
+            # One after the other: `knows` is asked meanwhile, on the thread of the event loop.
+            self._index = array("Q", every.tobytes())
+            self._recent = set()
 
     def knows(self, stream_key: str) -> bool:
         """False only if the lake held nothing of this stream, when last looked at or noted."""
         wanted = key_hash(stream_key)
         if wanted in self._recent:
             return True
-        place = bisect_left(self._sealed_index, wanted)
-        return place < len(self._sealed_index) and self._sealed_index[place] == wanted
+        place = bisect_left(self._index, wanted)
+        return place < len(self._index) and self._index[place] == wanted
 
     @_tried_again
     def remember(self, stream_keys: Collection[str]) -> Mapping[str, Remembered]:

@@ -110,3 +110,14 @@ def test_a_file_that_cannot_be_read_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(DestinationUnavailable, match="cannot read the lake at") as told:
         history.remember(["recho:1"])
     assert "\n" not in str(told.value)
+
+
+def test_many_streams_are_known_as_well_once_they_have_left_the_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.lake.history.RECENT_STREAMS", 10)
+    history = LakeHistory(open_lake(tmp_path))
+    for first in range(0, 100, 4):
+        history.note(f"recho:{number}" for number in range(first, first + 6))
+    assert all(history.knows(f"recho:{number}") for number in range(102))
+    assert not any(history.knows(f"recho:{number}") for number in range(102, 200))

@@ -11,9 +11,10 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from real_kafka import KafkaBroker, KafkaCluster, require_kafka
 from running import Collecting, Program, Working, metrics_on, until
-from spooled_traffic import Deliveries
+from spooled_traffic import Deliveries, stream_of
 
 from pipeline.demo import compare
+from pipeline.errors import CallfoldError
 from pipeline.query.views import connect
 from pipeline.simulate import generate
 
@@ -94,7 +95,29 @@ def all_are_there_once(lake: Path, deliveries: Deliveries) -> None:
         ]
     assert len(set(stored)) == len(stored)
     assert deliveries.accepted.keys() <= set(stored)
-    compare(lake, [deliveries.attempts[name] for name in stored])
+    try:
+        compare(lake, [deliveries.attempts[name] for name in stored])
+    except CallfoldError as difference:
+        raise AssertionError(f"{difference}\n{story(lake, deliveries, str(difference))}") from None
+
+
+def story(lake: Path, deliveries: Deliveries, difference: str) -> str:
+    """What the lake holds of the streams that a difference is about: without it nobody knows what was lost where."""
+    call_id = difference.split(" ", maxsplit=1)[0].rstrip(":").partition(":")[2].encode()
+    streams = {stream_of(line).decode() for line in deliveries.attempts.values() if call_id in line}
+    with connect(lake) as connection:
+        events = connection.execute(
+            "select stream_key, event_at, event_type, raw_status, call_key, received_at, event_id from call_events "
+            "where list_contains($streams, stream_key) order by stream_key, event_at",
+            {"streams": sorted(streams)},
+        ).fetchall()
+        revisions = connection.execute(
+            "select call_key, state, revision, event_count from call_revisions where call_key in "
+            "(select call_key from call_events where list_contains($streams, stream_key)) order by all",
+            {"streams": sorted(streams)},
+        ).fetchall()
+    sent = [line.decode() for line in deliveries.attempts.values() if stream_of(line).decode() in streams]
+    return "\n".join(["events:", *map(str, events), "revisions:", *map(str, revisions), "sent:", *sent])
 
 
 def spooled(collector: Collecting) -> float:
