@@ -25,9 +25,10 @@ class Normaliser:
     """Reads webhooks of all providers. Every webhook ends as events (perhaps none) or as a rejection."""
 
     def __init__(self, providers: Mapping[str, Provider], privacy: Privacy) -> None:
-        self._providers = providers
         self._privacy = privacy
         self._keeps_numbers = privacy.numbers == "keep"
+        self._own = privacy.own_secrets
+        self._events = {name: p.events for name, p in providers.items()}
         self._redactors = {
             name: Redactor(p.redacted, privacy, p.kept_headers) for name, p in providers.items()
         }
@@ -36,14 +37,14 @@ class Normaliser:
 
     def events(self, webhook: Webhook) -> list[CallEvent] | Rejection:
         """The webhook's events, numbers as the privacy setting says, or why there are none."""
-        provider = self._providers.get(webhook.provider)
-        if provider is None:
+        events_of = self._events.get(webhook.provider)
+        if events_of is None:
             message = f"no provider {webhook.provider!r:.80}"
             return self._told(Rejection("normalise", "unknown_provider", "provider", message))
         try:
-            found = provider.events(webhook)
+            found = events_of(webhook)
             if not self._keeps_numbers and not isinstance(found, Rejection):
-                found = provider.events(self._as_stored(webhook))
+                found = events_of(self._as_stored(webhook))
         except Exception as error:  # noqa: BLE001  whatever it is, it must not stop the stream
             # Our fault, but no reason to lose the webhook or to stop the stream: it is replayed after the fix.
             where = traceback.extract_tb(error.__traceback__)[-1]
@@ -55,8 +56,10 @@ class Normaliser:
         """Events and rejections without the credentials that a text of the sender's may hold."""
         if isinstance(found, Rejection):
             return msgspec.structs.replace(found, message=self._strictest.text(found.message))
-        own = self._privacy.own_secrets
+        own = self._own
         for event in found:
+            if event.failure_reason is None and event.recording_url is None and not event.errors:
+                continue
             if event.recording_url is not None:
                 event.recording_url = without_credentials(event.recording_url, own)
             if event.failure_reason is not None:

@@ -6,15 +6,22 @@ itself is a fold over the whole stream.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+import msgspec
 
 from pipeline.model import CallEvent, Rejection, State, Webhook
 from pipeline.providers._payload import (
+    LONGEST_TEXT,
+    Text,
     bad_shape,
     canonical,
     decode_any,
+    decode_exactly,
+    digest,
     event_id,
     instant,
+    is_blank,
     mapping,
     missing,
     number,
@@ -70,6 +77,38 @@ TRANSFER_STATUSES: Final = frozenset({"startingWarmTransfer", "swapping"})
 OTHER_EVENTS: Final = frozenset({"USER.AVAILABILITY_CHANGED"})
 
 
+class _Payload(msgspec.Struct, gc=False):
+    status: Any = None
+    flow: Any = None
+    type: Any = None
+    call_uuid: Any = msgspec.field(name="callUuid", default=None)
+    from_: Any = msgspec.field(name="from", default=None)
+    to: Any = None
+    metadata: Any = None
+
+
+class _Told(msgspec.Struct, gc=False):
+    type: Text
+    payload: _Payload
+
+
+# As whole floats they are the same numbers.
+_Whole = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    """What the relay sends."""
+
+    event: _Told
+    agent_id: Text | _Whole
+    session_id: Text
+    seq: _Whole
+    sent_at: Any = None
+
+
+_EXACT: Final = msgspec.json.Decoder(_Envelope)
+
+
 def _agent_id(payload: Any, query: Mapping[str, str]) -> str | None:
     found = mapping(payload)
     if "event" not in found and text(query.get("agent_id")) is None:
@@ -97,38 +136,69 @@ def stream_key(body: bytes, query: Mapping[str, str]) -> str | None:
 
 def events(webhook: Webhook) -> list[CallEvent] | Rejection:
     """One event for one webhook, whether in the relay's envelope or bare."""
+    # Skipped fields are not looked at for what is no UTF-8, nor for numbers without end.
+    body = webhook.body
+    exact = decode_exactly(_EXACT, body) if len(body) <= LONGEST_TEXT and body.isascii() else None
+    if exact is None:
+        return _plain_events(webhook)
+    told, session_id, seq = exact.event, exact.session_id, exact.seq
+    # What `text` makes of a whole number.
+    agent_id, kind = f"{exact.agent_id}", told.type
+    if not (agent_id and session_id and kind) or is_blank(agent_id) or is_blank(session_id) or is_blank(kind):
+        return _plain_events(webhook)
+    identity = digest(f"aircall_bus\x1f{agent_id}\x1f{session_id}\x1f{seq}".encode())
+    event = _event(webhook, identity, kind, agent_id, instant(exact.sent_at), session_id, seq)
+    p = told.payload
+    if kind == "DIALER.CALL_STATUS":
+        _add_status(event, text(p.status), text(p.flow))
+    else:
+        _add_payload(event, kind, p.status, p.flow, p.type, p.call_uuid, p.from_, p.to, p.metadata)
+    return [event]
+
+
+def _plain_events(webhook: Webhook) -> list[CallEvent] | Rejection:
+    """The same for a webhook of any shape."""
     payload = decode_any(webhook.body)
     if isinstance(payload, Rejection):
         return payload
     if not isinstance(payload, dict):
         return bad_shape(None, "a bus event is a JSON object")
     told = payload.get("event", payload)
-    if not isinstance(told, dict) or text(told.get("type")) is None:
+    kind = text(told.get("type")) if isinstance(told, dict) else None
+    if kind is None:
         return bad_shape("event.type", "a bus event is an object with a `type`")
     agent_id = _agent_id(payload, webhook.query)
     if agent_id is None:
         return missing("agent_id", "neither the envelope nor the query names the agent")
-    return [_event(webhook, payload, told, agent_id)]
-
-
-def _event(
-    webhook: Webhook, envelope: Mapping[str, Any], told: Mapping[str, Any], agent_id: str
-) -> CallEvent:
-    sent_us = instant(envelope.get("sent_at")) if told is not envelope else None
-    session_id = text(envelope.get("session_id")) if told is not envelope else None
-    seq = _whole(envelope.get("seq")) if told is not envelope else None
-    at_us = webhook.received_us if sent_us is None else sent_us
+    envelope = payload if told is not payload else {}
+    sent_us, session_id = instant(envelope.get("sent_at")), text(envelope.get("session_id"))
+    seq = _whole(envelope.get("seq"))
     if session_id is not None and seq is not None:
         identity = event_id("aircall_bus", agent_id, session_id, seq)
     else:
+        at_us = webhook.received_us if sent_us is None else sent_us
         identity = event_id("aircall_bus", agent_id, at_us, canonical(_without_numbers(told)))
-    kind, payload = text(told.get("type")) or "unknown", mapping(told.get("payload"))
-    event = CallEvent(
+    event = _event(webhook, identity, kind, agent_id, sent_us, session_id, seq)
+    names = ("status", "flow", "type", "callUuid", "from", "to", "metadata")
+    _add_payload(event, kind, *map(mapping(told.get("payload")).get, names))
+    return [event]
+
+
+def _event(
+    webhook: Webhook,
+    identity: str,
+    kind: str,
+    agent_id: str,
+    sent_us: int | None,
+    session_id: str | None,
+    seq: int | None,
+) -> CallEvent:
+    return CallEvent(
         event_id=identity,
         provider="aircall_bus",
         stream_key=_stream_key(agent_id),
         event_type=kind,
-        at_us=at_us,
+        at_us=webhook.received_us if sent_us is None else sent_us,
         received_us=webhook.received_us,
         at_source="received" if sent_us is None else "provider",
         start_is_first_event=True,
@@ -137,15 +207,38 @@ def _event(
         session_id=session_id,
         seq=seq,
     )
+
+
+def _add_payload(
+    event: CallEvent,
+    kind: str,
+    status: Any,
+    flow: Any,
+    of: Any,
+    uuid: Any,
+    caller: Any,
+    called: Any,
+    metadata: Any,
+) -> None:
+    """What the fields of the payload say, whatever is in them."""
     if kind == "DIALER.CALL_STATUS":
-        _add_status(event, text(payload.get("status")), text(payload.get("flow")))
-    elif kind in ("DIALER.DIALING", "DIALER.INCOMING"):
-        _add_begin(event, payload, is_incoming=kind == "DIALER.INCOMING")
+        _add_status(event, text(status), text(flow))
+    elif kind == "DIALER.DIALING":
+        event.cut, event.state, event.direction = "begin", "queued", "outbound"
+        event.from_number, event.to_number = _address(caller), _address(called)
+    elif kind == "DIALER.INCOMING":
+        event.cut, event.state, event.ringing_us = "begin", "ringing", event.at_us
+        event.from_number, event.to_number = _address(caller), _address(called)
+        event.direction = "internal" if text(of) == "internal" else "inbound"
+        event.provider_call_id = text(uuid)
     elif kind == "DIALER.SYNC":
-        _add_sync(event, mapping(payload.get("metadata")) or payload)
-    else:
-        event.is_unknown = kind not in OTHER_EVENTS
-    return event
+        # "You should NOT rely on the metadata to determine the status of the call."
+        if metadata and isinstance(metadata, dict):
+            uuid, caller, called = metadata.get("callUuid"), metadata.get("from"), metadata.get("to")
+        event.cut, event.provider_call_id = "sync", text(uuid)
+        event.from_number, event.to_number = _address(caller), _address(called)
+    elif kind not in OTHER_EVENTS:
+        event.is_unknown = True
 
 
 def _without_numbers(value: Any) -> Any:
@@ -167,37 +260,22 @@ def _add_status(event: CallEvent, status: str | None, flow: str | None) -> None:
     if step is None:
         event.is_unknown = status not in TRANSFER_STATUSES
         return
-    event.state, event.cut, event.direction = step.state, step.cut, step.direction
-    if step.state == "ringing" and status == "ringing":
-        event.ringing_us = event.at_us
-    elif step.cut == "connected":
+    state, cut, direction = step
+    event.state, event.cut = state, cut
+    if direction is not None:
+        event.direction = direction
+    if status == "ringing":
+        event.ringing_us = event.at_us if state == "ringing" else None
+    elif cut == "connected":
         # A second leg is connected only to a call that was: evidence, but not the time of its answer.
         event.answer_evidence = True
         event.answered_us = None if is_transfer else event.at_us
-    elif step.state == "wrap_up":
+    elif state == "wrap_up":
         event.hangup_us = event.at_us
-    elif step.state == "ended":
+    elif state == "ended":
         # `ended` covers hang-up, reject and lost connection alike; no reason is given.
         event.ended_us = event.hangup_us = event.at_us
         event.unanswered_outcome = "no_answer"
-
-
-def _add_begin(event: CallEvent, payload: Mapping[str, Any], is_incoming: bool) -> None:
-    event.cut = "begin"
-    event.from_number, event.to_number = _address(payload.get("from")), _address(payload.get("to"))
-    if not is_incoming:
-        event.state, event.direction = "queued", "outbound"
-        return
-    event.state, event.ringing_us = "ringing", event.at_us
-    event.direction = "internal" if text(payload.get("type")) == "internal" else "inbound"
-    event.provider_call_id = text(payload.get("callUuid"))
-
-
-def _add_sync(event: CallEvent, metadata: Mapping[str, Any]) -> None:
-    # "You should NOT rely on the metadata to determine the status of the call."
-    event.cut = "sync"
-    event.provider_call_id = text(metadata.get("callUuid"))
-    event.from_number, event.to_number = _address(metadata.get("from")), _address(metadata.get("to"))
 
 
 def _address(value: Any) -> str | None:

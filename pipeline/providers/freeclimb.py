@@ -11,7 +11,19 @@ import msgspec
 
 from pipeline.model import CallEvent, Outcome, Rejection, State, Webhook, call_key
 from pipeline.model.vocabulary import EndTrigger
-from pipeline.providers._payload import bad_shape, decode, event_id, instant, missing, seconds, text
+from pipeline.providers._payload import (
+    Text,
+    bad_shape,
+    decode,
+    decode_exactly,
+    event_id,
+    instant,
+    is_blank,
+    loosened,
+    missing,
+    seconds,
+    text,
+)
 from pipeline.providers._redacted import Redacted
 from pipeline.providers._signature import is_recent, is_same, timed_digest
 
@@ -77,18 +89,23 @@ DIRECTION: Final[dict[str, Literal["inbound", "outbound"]]] = {
 }
 
 
-class _Body(msgspec.Struct, rename="camel"):
-    request_type: Any = None
-    call_id: Any = None
-    account_id: Any = None
-    from_number: Any = msgspec.field(name="from", default=None)
-    to: Any = None
-    call_status: Any = None
-    direction: Any = None
+class _Body(msgspec.Struct, rename="camel", gc=False):
+    request_type: Text | None = None
+    call_id: Text | None = None
+    account_id: Text | None = None
+    from_number: Text | None = msgspec.field(name="from", default=None)
+    to: Text | None = None
+    call_status: Text | None = None
+    direction: Text | None = None
+    call_ended_reason: Text | None = None
+    parent_call_id: Text | None = None
+    recording_url: Text | None = None
     call_duration: Any = None
-    call_ended_reason: Any = None
-    parent_call_id: Any = None
-    recording_url: Any = None
+
+
+_EXACT: Final = msgspec.json.Decoder(_Body)
+_LOOSE: Final = loosened(_Body)
+_TEXTS: Final = [field.name for field in msgspec.structs.fields(_Body) if field.type is not Any]
 
 
 def is_signed(secret: bytes, headers: Mapping[str, str], body: bytes, now_us: int) -> bool:
@@ -110,43 +127,70 @@ def is_signed(secret: bytes, headers: Mapping[str, str], body: bytes, now_us: in
 
 def stream_key(body: bytes, query: Mapping[str, str]) -> str | None:
     """The call key, if the body says which call it is about."""
-    found = decode(body, _Body)
+    found = decode(body, _LOOSE)
     call_id = None if isinstance(found, Rejection) else text(found.call_id)
     return None if call_id is None else call_key("freeclimb", call_id)
 
 
 def events(webhook: Webhook) -> list[CallEvent] | Rejection:
     """One event for one webhook."""
-    body = decode(webhook.body, _Body)
+    body = decode_exactly(_EXACT, webhook.body)
+    if body is not None and body.call_id and not _is_any_blank(body, body.call_id):
+        return [_event(webhook, body, body.call_id)]
+    return _plain_events(webhook)
+
+
+def _is_any_blank(body: _Body, call_id: str) -> bool:
+    # One by one: a loop over them takes four times as long (0.5 against 0.1 µs for six).
+    return (
+        is_blank(call_id)
+        or is_blank(body.request_type or "")
+        or is_blank(body.account_id or "")
+        or is_blank(body.from_number or "")
+        or is_blank(body.to or "")
+        or is_blank(body.call_status or "")
+        or is_blank(body.direction or "")
+        or is_blank(body.call_ended_reason or "")
+        or is_blank(body.parent_call_id or "")
+        or is_blank(body.recording_url or "")
+    )
+
+
+def _plain_events(webhook: Webhook) -> list[CallEvent] | Rejection:
+    """The same for a webhook of any shape."""
+    body = decode(webhook.body, _LOOSE)
     if isinstance(body, Rejection):
         return body
     if body.call_id is None and body.request_type is None:
         return bad_shape(None, "a FreeClimb webhook has a `requestType` and a `callId`")
-    call_id = text(body.call_id)
-    if call_id is None:
+    for name in _TEXTS:
+        setattr(body, name, text(getattr(body, name)))
+    if body.call_id is None:
         return missing("callId", "no call id")
-    return [_event(webhook, body, call_id)]
+    return [_event(webhook, body, body.call_id)]
 
 
 def _event(webhook: Webhook, body: _Body, call_id: str) -> CallEvent:
-    kind, status, reason = text(body.request_type), text(body.call_status), text(body.call_ended_reason)
+    """The event of a webhook whose texts are such, or empty."""
+    kind, status, reason = body.request_type or None, body.call_status or None, body.call_ended_reason or None
     signed_us = _signed_us(webhook.headers)
     duration = seconds(body.call_duration)
     is_end = kind == "callStatus" and status in OUTCOME
+    identity = event_id(
+        "freeclimb",
+        call_id,
+        kind,
+        status,
+        reason,
+        duration,
+        body.recording_url,
+        body.account_id,
+        body.direction,
+        body.parent_call_id,
+        signed_us,
+    )
     event = CallEvent(
-        event_id=event_id(
-            "freeclimb",
-            call_id,
-            kind,
-            status,
-            reason,
-            duration,
-            text(body.recording_url),
-            text(body.account_id),
-            text(body.direction),
-            text(body.parent_call_id),
-            signed_us,
-        ),
+        event_id=identity,
         provider="freeclimb",
         stream_key=call_key("freeclimb", call_id),
         call_id=call_id,
@@ -155,16 +199,16 @@ def _event(webhook: Webhook, body: _Body, call_id: str) -> CallEvent:
         received_us=webhook.received_us,
         at_source="received" if signed_us is None else "provider",
         raw_status=status,
-        is_unknown=kind not in OTHER_REQUESTS and not is_end,
+        is_unknown=not is_end and kind not in OTHER_REQUESTS,
         state="ended" if is_end else STATE.get(status or ""),
-        answer_evidence=True if status == "inProgress" else None,
-        account_id=text(body.account_id),
-        direction=DIRECTION.get(text(body.direction) or ""),
+        account_id=body.account_id or None,
+        direction=DIRECTION.get(body.direction or ""),
         channel="phone",
-        from_number=text(body.from_number),
-        to_number=text(body.to),
-        parent_call_id=text(body.parent_call_id),
+        from_number=body.from_number or None,
     )
+    event.to_number, event.parent_call_id = body.to or None, body.parent_call_id or None
+    if status == "inProgress":
+        event.answer_evidence = True
     if is_end and status is not None:
         _add_end(event, body, status, reason, duration)
     return event
@@ -177,7 +221,7 @@ def _add_end(event: CallEvent, body: _Body, status: str, reason: str | None, dur
         event.started_us = instant(event.at_us - round(duration * 1_000_000))
     event.reported_seconds, event.total_is_reported = duration, True
     # A recording of no length leaves its fields empty.
-    event.recording_url = text(body.recording_url)
+    event.recording_url = body.recording_url or None
     event.outcome = OUTCOME[status]
     if status == "completed" and reason == "machineDetected":
         event.outcome = "voicemail"

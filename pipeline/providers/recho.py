@@ -6,10 +6,24 @@
 
 import base64
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
 
 from pipeline.model import CallEvent, Outcome, Rejection, State, Webhook, call_key
-from pipeline.providers._payload import bad_shape, canonical, decode_any, event_id, mapping, missing, text
+from pipeline.providers._payload import (
+    Text,
+    bad_shape,
+    canonical,
+    decode_any,
+    decode_exactly,
+    digest,
+    event_id,
+    is_blank,
+    mapping,
+    missing,
+    text,
+)
 from pipeline.providers._redacted import Redacted
 from pipeline.providers._signature import is_recent, is_rsa_signed, rsa_key_problem
 
@@ -51,6 +65,40 @@ ERROR_OUTCOME: Final[dict[str, Outcome]] = {
     "CONCURRENCY_LIMIT_EXCEEDED": "limit_reached",
 }
 DIRECTION: Final[dict[str, Literal["inbound", "outbound"]]] = {"INBOUND": "inbound", "OUTBOUND": "outbound"}
+# Two endpoints of one project deliver the same event, each with its own configuration beside it.
+NOT_TOLD: Final = ("webhookEndpoint", "authConfig")
+
+
+class _Exact(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
+    """A part of a webhook with every field that one has, or the identity would miss something."""
+
+
+class _Data(_Exact, rename="camel", gc=False):
+    call_id: Text
+    call_sid: Text | msgspec.UnsetType | None = msgspec.UNSET
+    call_status: Text | msgspec.UnsetType | None = msgspec.UNSET
+    client_id: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class _Body(_Exact, rename="camel", gc=False):
+    data: _Data
+    errors: Annotated[list[None], msgspec.Meta(max_length=0)] | msgspec.UnsetType = msgspec.UNSET
+    subject: str | msgspec.UnsetType = msgspec.UNSET
+    text: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Payload(_Exact, rename="camel", gc=False):
+    body: _Body
+    event_type: Text
+    project_id: Text | msgspec.UnsetType | None = msgspec.UNSET
+    # Not told, so not read either; only what is no UTF-8 is not seen in them then.
+    webhook_endpoint: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    auth_config: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_EXACT: Final = msgspec.json.Decoder(_Payload)
+_ENCODE: Final = msgspec.json.Encoder().encode
+"""Of the exact shapes what `canonical` says of everything: their fields stand in the order of their names."""
 
 
 def is_signed(secret: bytes, headers: Mapping[str, str], body: bytes, now_us: int) -> bool:
@@ -88,6 +136,31 @@ def _data(payload: Any) -> Mapping[str, Any]:
 
 def events(webhook: Webhook) -> list[CallEvent] | Rejection:
     """One event for one webhook."""
+    exact = decode_exactly(_EXACT, webhook.body)
+    if exact is None:
+        return _plain_events(webhook)
+    data, kind, project = exact.body.data, exact.event_type, exact.project_id or None
+    call_id, status, leg = data.call_id, data.call_status or None, data.call_sid or None
+    if not (call_id and kind) or _is_any_blank(call_id, kind, status or "", leg or "", project or ""):
+        return _plain_events(webhook)
+    if not (_is_ascii(exact.webhook_endpoint) and _is_ascii(exact.auth_config)):
+        return _plain_events(webhook)
+    exact.webhook_endpoint = exact.auth_config = msgspec.UNSET
+    identity = digest(b"recho\x1f" + _ENCODE(exact))
+    return [_event(webhook, identity, call_id, kind, status, leg, project, [])]
+
+
+def _is_any_blank(call_id: str, kind: str, status: str, leg: str, project: str) -> bool:
+    # One by one: a loop over them takes four times as long (0.5 against 0.1 µs for six).
+    return is_blank(call_id) or is_blank(kind) or is_blank(status) or is_blank(leg) or is_blank(project)
+
+
+def _is_ascii(skipped: msgspec.Raw | msgspec.UnsetType) -> bool:
+    return not skipped or bytes(skipped).isascii()
+
+
+def _plain_events(webhook: Webhook) -> list[CallEvent] | Rejection:
+    """The same for a webhook of any shape."""
     payload = decode_any(webhook.body)
     if isinstance(payload, Rejection):
         return payload
@@ -95,21 +168,31 @@ def events(webhook: Webhook) -> list[CallEvent] | Rejection:
         return bad_shape("body", "a Recho webhook is an object with an object `body`")
     if not isinstance(payload["body"].get("data"), dict):
         return bad_shape("body.data", "`body.data` must be an object")
-    call_id = text(_data(payload).get("callId"))
+    data = _data(payload)
+    call_id = text(data.get("callId"))
     if call_id is None:
         return missing("body.data.callId", "no call id")
-    return [_event(webhook, payload, call_id)]
+    told = {k: v for k, v in payload.items() if k not in NOT_TOLD}
+    identity, errors = event_id("recho", canonical(told)), _errors(payload["body"].get("errors"))
+    kind, status, leg = (
+        text(v) for v in (payload.get("eventType"), data.get("callStatus"), data.get("callSid"))
+    )
+    return [_event(webhook, identity, call_id, kind, status, leg, text(payload.get("projectId")), errors)]
 
 
-def _event(webhook: Webhook, payload: Mapping[str, Any], call_id: str) -> CallEvent:
-    data, kind = _data(payload), text(payload.get("eventType")) or "unknown"
-    status, leg = text(data.get("callStatus")), text(data.get("callSid"))
-    errors = _errors(payload)
-    # Two endpoints of one project deliver the same event, each with its own configuration beside it.
-    told = {k: v for k, v in payload.items() if k not in ("webhookEndpoint", "authConfig")}
-    at_us = webhook.received_us
+def _event(
+    webhook: Webhook,
+    identity: str,
+    call_id: str,
+    event_type: str | None,
+    status: str | None,
+    leg: str | None,
+    project: str | None,
+    errors: list[dict[str, str | None]],
+) -> CallEvent:
+    kind, at_us = event_type or "unknown", webhook.received_us
     event = CallEvent(
-        event_id=event_id("recho", canonical(told)),
+        event_id=identity,
         provider="recho",
         stream_key=call_key("recho", call_id),
         call_id=call_id,
@@ -118,19 +201,21 @@ def _event(webhook: Webhook, payload: Mapping[str, Any], call_id: str) -> CallEv
         received_us=at_us,
         at_source="received",
         start_is_first_event=True,
-        raw_status=status or text(payload.get("eventType")),
-        is_unknown=kind not in OUTCOME and kind not in STATE,
+        raw_status=status or event_type,
         state="ended" if kind in OUTCOME else STATE.get(kind),
-        account_id=text(payload.get("projectId")),
         direction=DIRECTION.get(kind.partition("_")[0]),
         channel="phone",
         leg=leg,
-        errors=tuple(canonical(error) for error in errors),
+        account_id=project,
     )
+    if errors:
+        event.errors = tuple(canonical(error) for error in errors)
     if kind in OUTCOME:
         _add_end(event, kind, status, errors)
-    else:
+    elif kind in STATE:
         _add_progress(event, kind, leg)
+    else:
+        event.is_unknown = True
     return event
 
 
@@ -162,9 +247,8 @@ def _add_end(event: CallEvent, kind: str, status: str | None, errors: list[dict[
         event.failure_reason = first_code or status
 
 
-def _errors(payload: Mapping[str, Any]) -> list[dict[str, str | None]]:
-    listed = mapping(payload.get("body")).get("errors")
-    if not isinstance(listed, list):
+def _errors(listed: Any) -> list[dict[str, str | None]]:
+    if not listed or not isinstance(listed, list):
         return []
     # Later events repeat the errors of earlier ones, so an error is told by what it says, not by where it stands.
     names = ("code", "message", "timestamp", "where", "phase")

@@ -13,7 +13,20 @@ import msgspec
 
 from pipeline.model import CallEvent, Outcome, Rejection, State, Webhook, call_key
 from pipeline.model.vocabulary import EndTrigger
-from pipeline.providers._payload import bad_shape, decode, event_id, instant, mapping, missing, seconds, text
+from pipeline.providers._payload import (
+    Text,
+    bad_shape,
+    decode,
+    decode_exactly,
+    id_of,
+    instant,
+    is_blank,
+    loosened,
+    mapping,
+    missing,
+    seconds,
+    text,
+)
 from pipeline.providers._redacted import Redacted
 from pipeline.providers._signature import is_recent, is_same, timed_digest
 
@@ -54,25 +67,30 @@ DIRECTION: Final[dict[str, Literal["inbound", "outbound"]]] = {"INBOUND": "inbou
 CHANNEL: Final[dict[str, Literal["phone", "web"]]] = {"phone": "phone", "web": "web", "web_call": "web"}
 
 
-class _Data(msgspec.Struct):
-    id: Any = None
-    delivery_status: Any = None
-    direction: Any = None
-    from_number: Any = msgspec.field(name="from", default=None)
-    to: Any = None
+class _Data(msgspec.Struct, gc=False):
+    id: Text | None = None
+    delivery_status: Text | None = None
+    direction: Text | None = None
+    from_number: Text | None = msgspec.field(name="from", default=None)
+    to: Text | None = None
+    channel_id: Text | None = None
     created_at: Any = None
     updated_at: Any = None
-    channel_id: Any = None
     user_id: Any = None
     metadata: Any = None
     attachments: Any = None
 
 
-class _Body(msgspec.Struct):
+class _Body(msgspec.Struct, gc=False):
     data: _Data | None = None
-    event: Any = None
+    event: Text | None = None
+    request_id: Text | None = None
     created_at: Any = None
-    request_id: Any = None
+
+
+_EXACT: Final = msgspec.json.Decoder(_Body)
+_LOOSE: Final = loosened(_Body)
+_TEXTS: Final = [field.name for field in msgspec.structs.fields(_Data) if field.type is not Any]
 
 
 def is_signed(secret: bytes, headers: Mapping[str, str], body: bytes, now_us: int) -> bool:
@@ -90,43 +108,65 @@ def is_signed(secret: bytes, headers: Mapping[str, str], body: bytes, now_us: in
 
 def stream_key(body: bytes, query: Mapping[str, str]) -> str | None:
     """The call key, if the body says which call it is about."""
-    found = decode(body, _Body)
+    found = decode(body, _LOOSE)
     call_id = None if isinstance(found, Rejection) or found.data is None else text(found.data.id)
     return None if call_id is None else call_key("whippy", call_id)
 
 
 def events(webhook: Webhook) -> list[CallEvent] | Rejection:
     """One event for a `call.*` webhook; none for any other, which is no call and no mistake."""
-    body = decode(webhook.body, _Body)
+    body = decode_exactly(_EXACT, webhook.body)
+    if body is not None and body.event and body.event.startswith("call."):
+        data = body.data
+        if data is not None and data.id and not _is_any_blank(data, data.id, body.request_id):
+            return [_event(webhook, body, data, data.id, body.event)]
+    return _plain_events(webhook)
+
+
+def _is_any_blank(data: _Data, call_id: str, request_id: str | None) -> bool:
+    # One by one: a loop over them takes four times as long (0.5 against 0.1 µs for six).
+    return (
+        is_blank(call_id)
+        or is_blank(request_id or "")
+        or is_blank(data.delivery_status or "")
+        or is_blank(data.from_number or "")
+        or is_blank(data.to or "")
+        or is_blank(data.channel_id or "")
+    )
+
+
+def _plain_events(webhook: Webhook) -> list[CallEvent] | Rejection:
+    """The same for a webhook of any shape."""
+    body = decode(webhook.body, _LOOSE)
     if isinstance(body, Rejection):
         return body
-    kind = text(body.event)
-    if kind is None:
+    body.event, body.request_id = text(body.event), text(body.request_id)
+    if body.event is None:
         return bad_shape("event", "a Whippy webhook names its `event`")
-    if not kind.startswith("call."):
+    if not body.event.startswith("call."):
         return []
-    if body.data is None:
+    data = body.data
+    if data is None:
         return bad_shape("data", "`data` must be an object")
-    call_id = text(body.data.id)
-    if call_id is None:
+    for name in _TEXTS:
+        setattr(data, name, text(getattr(data, name)))
+    if data.id is None:
         return missing("data.id", "no call id")
-    return [_event(webhook, body, body.data, kind, call_id)]
+    return [_event(webhook, body, data, data.id, body.event)]
 
 
-def _event(webhook: Webhook, body: _Body, data: _Data, kind: str, call_id: str) -> CallEvent:
-    status, metadata = text(data.delivery_status), mapping(data.metadata)
+def _event(webhook: Webhook, body: _Body, data: _Data, call_id: str, kind: str) -> CallEvent:
+    """The event of a webhook whose texts are such, or empty."""
+    status, metadata = data.delivery_status or None, mapping(data.metadata)
     sent_us, created_us = instant(body.created_at), instant(data.created_at)
+    updated_us = instant(data.updated_at)
     at_us = webhook.received_us if sent_us is None else sent_us
+    identity = id_of(
+        f"whippy\x1f{call_id}\x1f{body.request_id or ''}\x1f{kind}\x1f{status or ''}"
+        f"\x1f{'' if updated_us is None else updated_us}\x1f{'' if sent_us is None else sent_us}"
+    )
     event = CallEvent(
-        event_id=event_id(
-            "whippy",
-            call_id,
-            text(body.request_id),
-            kind,
-            status,
-            instant(data.updated_at),
-            sent_us,
-        ),
+        event_id=identity,
         provider="whippy",
         stream_key=call_key("whippy", call_id),
         call_id=call_id,
@@ -139,20 +179,20 @@ def _event(webhook: Webhook, body: _Body, data: _Data, kind: str, call_id: str) 
         state=STATE.get(kind),
         started_us=created_us,
         reported_seconds=seconds(metadata.get("duration"), per_second=1000),
-        direction=DIRECTION.get((text(data.direction) or "").upper()),
+        direction=DIRECTION.get(data.direction.upper()) if data.direction else None,
         channel=CHANNEL.get(text(metadata.get("type")) or "phone", "phone"),
-        from_number=text(data.from_number),
-        to_number=text(data.to),
-        account_id=text(data.channel_id),
-        agent_id=text(metadata.get("agent_id")) or text(data.user_id),
     )
+    event.from_number, event.to_number = data.from_number or None, data.to or None
+    event.account_id = data.channel_id or None
+    event.agent_id = text(metadata.get("agent_id")) or text(data.user_id)
     if kind == "call.started":
         event.answered_us, event.answer_evidence = at_us, True
     elif kind == "call.ended":
-        _add_end(event, instant(data.updated_at), created_us, status or "")
+        _add_end(event, updated_us, created_us, status or "")
     elif kind == "call.analyzed":
         event.has_analysis = True
-    event.recording_url = _recording_url(data.attachments)
+    if data.attachments:
+        event.recording_url = _recording_url(data.attachments)
     return event
 
 
