@@ -46,7 +46,7 @@ def read_archive(
     try:
         with _opened(file) as (lines, position):
             for number, line in enumerate(lines, start=1):
-                if not line.strip():
+                if line.isspace():
                     continue
                 yield _webhook(file, number, line)
                 if number % 1000 == 0:
@@ -134,8 +134,14 @@ def _built(
     if body.startswith(b'"'):
         # The raw body as a string: what the provider sent was not JSON, or was to be kept to the letter.
         body = json.loads(body).encode("utf-8", "replace")
-    headers, query = (_texts(value) for value in rest)
-    return Webhook(provider, received_us, body, {k.lower(): v for k, v in headers.items()}, query)
+    headers, query = rest
+    return Webhook(
+        provider,
+        received_us,
+        body,
+        {name.lower(): value for name, value in _texts(headers).items()} if headers else {},
+        _texts(query) if query else {},
+    )
 
 
 def _texts(value: Any) -> dict[str, str]:
