@@ -9,6 +9,8 @@ SHELL := /bin/sh
 VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.callfold-installed
+BENCH_VENV  := .venv-bench
+BENCH_STAMP := $(BENCH_VENV)/.installed
 ARGS  ?=
 JOBS  ?= 2
 
@@ -42,10 +44,24 @@ demo: $(STAMP)
 test: $(STAMP)
 	@$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile $(ARGS)
 
-bench: $(STAMP)
+# The peers have an environment of their own; one that cannot be installed is left out.
+$(BENCH_STAMP): benchmarks/requirements.txt | $(STAMP)
+	@echo "installing the benchmark's peers into $(BENCH_VENV), once"
+	@$(BIN)/python -m venv $(BENCH_VENV)
+	@pip="$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check"; \
+	$$pip -r benchmarks/requirements.txt || \
+	sed '/^#/d' benchmarks/requirements.txt | while read -r package; do \
+	  $$pip "$$package" || echo "$$package cannot be installed: what needs it is left out" >&2; \
+	done
+	@touch $@
+
+# With ARGS the main job only, such as `make bench ARGS=--quick`.
+bench: $(STAMP) $(BENCH_STAMP)
 	@$(BIN)/python benchmarks/run.py $(ARGS)
-	@$(BIN)/python benchmarks/collector.py
-	@$(BIN)/python benchmarks/recovery.py
+	@[ -n "$(ARGS)" ] || $(BIN)/python benchmarks/freshness.py
+	@[ -n "$(ARGS)" ] || $(BIN)/python benchmarks/scaling.py
+	@[ -n "$(ARGS)" ] || $(BIN)/python benchmarks/collector.py --rounds 3 --memory-requests 0
+	@[ -n "$(ARGS)" ] || $(BIN)/python benchmarks/recovery.py --rounds 1
 
 chaos: $(STAMP)
 	@$(BIN)/python tests/chaos/run.py $(ARGS)
@@ -60,4 +76,4 @@ format: $(STAMP)
 	@$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,119 +1,245 @@
-"""Measures Callfold's paths side by side, as ratios to one of them: machines are shared and noisy.
+"""The main job beside its peers: webhooks on Kafka to call records in Parquet, offsets committed, on one core each.
 
-    python benchmarks/run.py [--calls 20000] [--rounds 3]
+    python benchmarks/run.py [--rounds 5] [--quick] [--only callfold,limit]
 
-Paths, all over the same simulated webhooks of the five providers:
-
-* normalise: webhooks to events, in memory, and nothing else: what the others are measured against;
-* backfill: an archive into the lake, without keeping the webhooks themselves;
-* backfill+archive: the same, and the webhooks kept as well, redacted (the default setting);
-* embedded: over HTTP through collector, embedded broker and worker into the lake, as `make demo` does.
-
-Rounds alternate between the paths; the median of each is told, with its peak memory where it is a process.
+Every program reads the same preloaded topics of a real Apache Kafka, which has the other core (with this program).
+The clock runs from the moment the program has its partitions (Faust, Quix Streams: from the first webhook) until all
+records are written and all offsets are committed; rounds alternate between the programs; told are medians.
+Every program's calls are compared with the simulator's truth, and a difference ends the run.
+Writes RESULTS.md, results.json and results.svg beside itself. Needs Java and Maven for Kafka's jars, as the tests do.
 """
 
 import argparse
-import asyncio
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
+
+import page
+import results
+from calls import COMPARED, calls_of_files, calls_of_lake, differences
+from producing import create_topics
+from programs import (
+    Failed,
+    Measured,
+    NotInstalled,
+    Place,
+    callfold_backfill,
+    callfold_work,
+    peer,
+)
+from real_kafka import KafkaCluster, why_unavailable
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from traffic import Traffic, preload, records_of, simulate
 
-from pipeline.archive import read_archive
-from pipeline.model import Webhook
-from pipeline.normalise import Normaliser, Privacy
-from pipeline.providers import providers
-from pipeline.simulate import send, write
-
-Measured = tuple[float, float | None]
-"""Seconds, and peak memory in MiB."""
+HERE = Path(__file__).parent
+PEERS_PYTHON = HERE.parent / ".venv-bench" / "bin" / "python"
+PEER_PACKAGES = ("faust-streaming", "quixstreams", "bytewax", "confluent-kafka", "msgspec", "pyarrow")
+DAYS = 1.0
 
 
-def normalise(archive: Path) -> Measured:
-    webhooks = [found for found in read_archive(archive) if isinstance(found, Webhook)]
-    normaliser = Normaliser(providers(), Privacy())
-    began = time.perf_counter()
-    for webhook in webhooks:
-        normaliser.events(webhook)
-    return time.perf_counter() - began, None
+class Program(NamedTuple):
+    """One of the programs: which topics it reads, and how it is measured in a folder of its own."""
+
+    prefix: str
+    measure: Callable[[Place, Path, Traffic], Measured]
 
 
-def backfill(archive: Path, *, keep: bool) -> Measured:
-    with tempfile.TemporaryDirectory() as folder:
-        environment = _environment() | {"CALLFOLD_ARCHIVE_WEBHOOKS": str(keep).lower()}
-        command = [sys.executable, "-m", "pipeline.cli", "backfill", str(archive), "--lake", f"{folder}/lake"]
-        began = time.perf_counter()
-        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.perf_counter() - began
-        if process.returncode != 0:
-            raise SystemExit(f"backfill failed with exit code {process.returncode}")
-        return seconds, usage.ru_maxrss / 1024
+def _work(prefix: str, archive: bool = False) -> Program:
+    def measure(place: Place, folder: Path, traffic: Traffic) -> Measured:
+        measured = callfold_work(place, folder, prefix, traffic.webhooks, archive)
+        check("callfold", traffic, calls_of_lake(folder / "lake"))
+        return measured
+
+    return Program(prefix, measure)
 
 
-def embedded(archive: Path) -> Measured:
-    from pipeline.demo import serving
-
-    with tempfile.TemporaryDirectory() as folder:
-        lines = archive.read_bytes().splitlines()
-        with serving(Path(folder) / "lake", Path(folder) / "serve.log") as (url, stop):
-            began = time.perf_counter()
-            sent = asyncio.run(send(lines, url, 32))
-            stop()
-            seconds = time.perf_counter() - began
-        if sent.refused:
-            raise SystemExit(f"the collector refused webhooks: {sent.by_answer}")
-        return seconds, None
+def _backfill(place: Place, folder: Path, traffic: Traffic) -> Measured:
+    measured = callfold_backfill(place, folder, traffic)
+    check("callfold backfill", traffic, calls_of_lake(folder / "lake"))
+    return measured
 
 
-def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("CALLFOLD_")}
+def _peer(prefix: str, name: str, has_group: bool = True, folds: bool = True) -> Program:
+    def measure(place: Place, folder: Path, traffic: Traffic) -> Measured:
+        measured = peer(place, folder, prefix, traffic.webhooks, name, has_group)
+        if folds:
+            check(name, traffic, calls_of_files(folder / "out"))
+        return measured
+
+    return Program(prefix, measure)
 
 
-def main() -> None:
+#: under the name of its keys in results.json; the slow one reads a smaller topic, as its cost per webhook is flat
+PROGRAMS = {
+    "callfold": _work("large"),
+    "archive": _work("large", archive=True),
+    "backfill": Program("large", _backfill),
+    "faust": _peer("small", "faust_table"),
+    "quix": _peer("large", "quix_state"),
+    "bytewax": _peer("large", "bytewax_flow", has_group=False),
+    "loop": _peer("large", "confluent_loop"),
+    "limit": _peer("large", "limit", folds=False),
+}
+
+
+def check(name: str, traffic: Traffic, found: dict) -> None:
+    """Raises `Failed` if a program's calls are not the true ones."""
+    problem = differences(traffic.calls, found)
+    if problem is not None:
+        raise Failed(f"{name}: {problem}")
+
+
+def cores() -> tuple[set[int], int]:
+    """Those of the broker and of this program, and the one of the measured program."""
+    available = sorted(os.sched_getaffinity(0))
+    if len(available) < 2:
+        raise SystemExit("the benchmark needs two cores: one for Kafka, one for what is measured")
+    return {available[0]}, available[1]
+
+
+def measure_all(
+    options: argparse.Namespace, folder: Path, console: Console
+) -> tuple[dict[str, list[Measured]], dict[str, Traffic], dict[str, str]]:
+    """The runs of each program, the traffic by prefix, and what could not be run, with the reason."""
+    broker_cores, core = cores()
+    os.sched_setaffinity(0, broker_cores)
+    traffics: dict[str, Traffic] = {}
+    absent: dict[str, str] = {}
+    programs = {name: PROGRAMS[name] for name in options.only}
+    with KafkaCluster(folder / "kafka") as kafka, bar(console) as progress:
+        place = Place(kafka.servers, core, options.peers_python)
+        sizes = {"large": options.calls, "small": options.small_calls}
+        for prefix in sorted({program.prefix for program in programs.values()}):
+            calls = sizes[prefix]
+            task = progress.add_task(f"simulating {calls:,} calls and putting them on Kafka", total=None)
+            (folder / prefix).mkdir()
+            traffics[prefix] = simulate(folder / prefix, calls, DAYS)
+            create_topics(kafka.url, prefix, 8)
+            preload(kafka.servers, prefix, records_of(traffics[prefix].archive))
+            progress.remove_task(task)
+        measured: dict[str, list[Measured]] = {name: [] for name in programs}
+        task = progress.add_task("", total=options.rounds * len(programs))
+        for number in range(options.rounds):
+            for name, program in programs.items():
+                progress.update(task, description=f"round {number + 1}: {name}")
+                if name not in absent:
+                    try:
+                        measured[name].append(once(program, place, folder, traffics[program.prefix]))
+                    except NotInstalled as problem:
+                        absent[name] = f"not installed: {problem}"
+                progress.advance(task)
+    return {name: runs for name, runs in measured.items() if runs}, traffics, absent
+
+
+def once(program: Program, place: Place, folder: Path, traffic: Traffic) -> Measured:
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        return program.measure(place, Path(own), traffic)
+
+
+def bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+def figures(measured: dict[str, list[Measured]]) -> results.Results:
+    """The keys of results.json: of each program its medians, and Callfold's ratios to them."""
+    told: results.Results = {}
+    rates = {name: statistics.median(run.per_second for run in runs) for name, runs in measured.items()}
+    for name, runs in measured.items():
+        part = {"callfold": "stream", "backfill": "backfill"}.get(name, f"stream.{name}")
+        told[f"{part}.events_per_s"] = rates[name]
+        told[f"{part}.cpu_s_per_million"] = statistics.median(run.cpu_per_million for run in runs)
+        told[f"{part}.peak_mib"] = statistics.median(run.peak_mib for run in runs)
+        told[f"{part}.slowest_per_s"] = min(run.per_second for run in runs)
+        told[f"{part}.fastest_per_s"] = max(run.per_second for run in runs)
+        told[f"{part}.webhooks"] = runs[0].webhooks
+        if name not in ("callfold", "backfill") and "callfold" in rates:
+            told[f"stream.ratio_{name}"] = rates["callfold"] / rates[name]
+    if {"backfill", "callfold"} <= rates.keys():
+        told["backfill.ratio_stream"] = rates["backfill"] / rates["callfold"]
+    return told
+
+
+def show(console: Console, measured: dict[str, list[Measured]]) -> None:
+    table = Table("program", "webhooks/s", "callfold / it", "CPU s per million", "peak MiB")
+    told = figures(measured)
+    for name in measured:
+        part = {"callfold": "stream", "backfill": "backfill"}.get(name, f"stream.{name}")
+        ratio = told.get(f"stream.ratio_{name}")
+        table.add_row(
+            name,
+            f"{told[f'{part}.events_per_s']:,.0f}",
+            "" if ratio is None else f"{ratio:.2f}",
+            f"{told[f'{part}.cpu_s_per_million']:,.1f}",
+            f"{told[f'{part}.peak_mib']:,.0f}",
+        )
+    console.print(table)
+
+
+def options_of() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--calls", type=int, default=10_000, help="calls to simulate (five webhooks each)")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument(
+        "--calls", type=int, help="simulated for the fast programs (nearly five webhooks each)"
+    )
+    parser.add_argument("--small-calls", type=int, help="simulated for the slow one")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small load, one round, and nothing is written"
+    )
+    parser.add_argument(
+        "--only", type=lambda text: text.split(","), default=list(PROGRAMS), help="programs, by comma"
+    )
+    parser.add_argument("--peers-python", type=Path, default=PEERS_PYTHON)
     options = parser.parse_args()
-    console = Console()
-    with tempfile.TemporaryDirectory() as folder:
-        archive = Path(folder) / "webhooks.ndjson"
-        count = write(options.calls, 1, out=archive).webhooks
-        size = archive.stat().st_size / count
-        console.print(f"{count:,} webhooks of {size:,.0f} bytes on average, {options.rounds} rounds")
-        paths: dict[str, Callable[[], Measured]] = {
-            "normalise": lambda: normalise(archive),
-            "backfill": lambda: backfill(archive, keep=False),
-            "backfill+archive": lambda: backfill(archive, keep=True),
-            "embedded": lambda: embedded(archive),
-        }
-        measured: dict[str, list[Measured]] = {name: [] for name in paths}
-        for number in range(options.rounds):
-            for name, path in paths.items():
-                with console.status(f"round {number + 1}: {name}"):
-                    measured[name].append(path())
-    _print(console, count, measured)
+    if unknown := set(options.only) - PROGRAMS.keys():
+        parser.error(f"no such programs: {', '.join(sorted(unknown))}; there are {', '.join(PROGRAMS)}")
+    options.rounds = options.rounds or (1 if options.quick else 5)
+    options.calls = options.calls or (8_000 if options.quick else 60_000)
+    options.small_calls = options.small_calls or (1_500 if options.quick else 6_000)
+    return options
 
 
-def _print(console: Console, count: int, measured: dict[str, list[Measured]]) -> None:
-    limit = statistics.median(seconds for seconds, _ in measured["normalise"])
-    table = Table("path", "webhooks/s", "ratio to normalise", "peak MiB")
-    for name, rounds in measured.items():
-        seconds = statistics.median(seconds for seconds, _ in rounds)
-        peaks = [peak for _, peak in rounds if peak is not None]
-        peak = f"{statistics.median(peaks):,.0f}" if peaks else "-"
-        table.add_row(name, f"{count / seconds:,.0f}", f"{limit / seconds:.2f}", peak)
-    console.print(table)
+def main() -> None:
+    options, console = options_of(), Console()
+    if reason := why_unavailable():
+        console.print(f"the main job is not measured: {reason}")
+        return
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            measured, traffics, absent = measure_all(options, Path(name), console)
+        except Failed as problem:
+            raise SystemExit(f"benchmark: {problem}") from problem
+    show(console, measured)
+    for program, reason in absent.items():
+        console.print(f"{program}: {reason}")
+    if options.quick or set(options.only) != set(PROGRAMS):
+        console.print("a part of the benchmark only: results.json and RESULTS.md stay as they are")
+        return
+    large = traffics["large"]
+    told = figures(measured) | {
+        "stream.body_bytes": large.body_bytes / large.webhooks,
+        "stream.rounds": options.rounds,
+        "stream.compared": "call_key, " + ", ".join(COMPARED),
+        "stream.calls": len(large.calls),
+        "stream.small_calls": len(traffics["small"].calls),
+        "stream.absent": "; ".join(f"{name}: {reason}" for name, reason in absent.items()) or None,
+        "stream.peer_versions": ", ".join(
+            f"{name} {found}"
+            for name, found in results.versions_in(options.peers_python, PEER_PACKAGES).items()
+        ),
+    }
+    page.write(results.update(told, "stream,backfill"))
+    console.print(f"written: {results.RESULTS}, {page.PAGE.name}, {page.PLOT.name}")
 
 
 if __name__ == "__main__":

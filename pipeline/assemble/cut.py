@@ -6,13 +6,17 @@ that the call before it was closed by timeout; it ends with an `end` event. What
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from itertools import accumulate
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 import msgspec
 
 from pipeline.assemble.fold import FOREVER_US, fold
 from pipeline.model import STATE_RANK, CallEvent, CallRecord
+
+_PLACE_IN_SESSION: Final = attrgetter("seq", "event_id")
 
 
 class Cut(NamedTuple):
@@ -39,7 +43,9 @@ def in_stream_order(events: Iterable[CallEvent]) -> list[CallEvent]:
         else:
             keyed.append((event.at_us, "", 0, STATE_RANK.get(event.state or "", 0), event.event_id, event))
     for session, members in by_session.items():
-        members.sort(key=lambda e: (e.seq or 0, e.event_id))
+        members.sort(key=_PLACE_IN_SESSION)
+        if len(by_session) == 1 and not keyed:
+            return members
         clock = 0
         for event in members:
             clock = max(clock, event.at_us)
@@ -88,28 +94,58 @@ def _derived_id(first: CallEvent) -> str:
     return "bus-" + hashlib.blake2b(first.event_id.encode(), digest_size=16).hexdigest()
 
 
+class Settled(NamedTuple):
+    """The record of a call that can change by its events only, no longer by time, and what it was folded from."""
+
+    events: list[CallEvent]
+    shaped_by: int
+    record: CallRecord
+
+
 def fold_stream(
-    events: Iterable[CallEvent], *, as_of_us: int, idle_us: int
+    events: Iterable[CallEvent], *, as_of_us: int, idle_us: int, settled: dict[str, Settled] | None = None
 ) -> list[tuple[CallRecord, list[CallEvent]]]:
-    """The records of all calls in an agent's stream, each with the events that belong to it."""
+    """The records of all calls in an agent's stream, each with the events that belong to it.
+
+    `settled`, by call id, spares the calls of an earlier fold of the same stream that are as they were; it is brought
+    up to date.
+    """
     ordered = in_stream_order(events)
     # The earliest receipt from each event on: where nothing can follow any more that was there in time.
     earliest = list(accumulate((event.received_us for event in reversed(ordered)), min))[::-1]
     folded = []
     place = {event.event_id: index for index, event in enumerate(ordered)}
     before: Cut | None = None
+    still: dict[str, Settled] = {}
     for call in cut(ordered, idle_us):
-        record = fold(
-            _told(call.events),
-            # Another call began, so this one, if it never ended, was closed by silence.
-            as_of_us=as_of_us if call.closer is None else FOREVER_US,
-            idle_us=idle_us,
-            call_id=call.call_id,
-            shaped_by=_shaped_by(call, before, ordered, earliest, place),
-        )
+        shaped_by = _shaped_by(call, before, ordered, earliest, place)
+        known = None if settled is None else settled.get(call.call_id)
+        if known is not None and _is_as_it_was(call, shaped_by, known):
+            still[call.call_id] = known
+            record = copy(known.record)
+        else:
+            record = fold(
+                _told(call.events),
+                # Another call began, so this one, if it never ended, was closed by silence.
+                as_of_us=as_of_us if call.closer is None else FOREVER_US,
+                idle_us=idle_us,
+                call_id=call.call_id,
+                shaped_by=shaped_by,
+            )
+            if call.closer is not None or record.closed_by == "terminal":
+                # A copy, because whoever publishes a record may raise its revision.
+                still[call.call_id] = Settled(call.events, shaped_by, copy(record))
         folded.append((record, call.events))
         before = call
+    if settled is not None:
+        settled.clear()
+        settled.update(still)
     return folded
+
+
+def _is_as_it_was(call: Cut, shaped_by: int, known: Settled) -> bool:
+    can_time_out = call.closer is None and known.record.closed_by != "terminal"
+    return not can_time_out and known.shaped_by == shaped_by and known.events == call.events
 
 
 def _told(events: Sequence[CallEvent]) -> list[CallEvent]:

@@ -15,10 +15,17 @@ FINAL = frozenset({"max_attempts", "expired", "canceled"})
 
 def last_attempt(ordered: Sequence[CallEvent]) -> tuple[Sequence[CallEvent], CallEvent | None]:
     """The events of the last attempt, and the end that decides; no end while the call is going on."""
-    ends = [event for event in ordered if event.state == "ended"]
+    ends, tells_attempts = [], False
+    for event in ordered:
+        if event.state == "ended":
+            ends.append(event)
+        if event.attempt_id is not None or event.leg is not None:
+            tells_attempts = True
     if not ends:
         return ordered, None
-    if not any(event.attempt_id is not None for event in ordered) and all(e.leg is None for e in ordered):
+    if not tells_attempts:
+        if len(ends) == 1:
+            return ordered, ends[0]
         place = {event.event_id: index for index, event in enumerate(ordered)}
         return ordered, max(ends, key=lambda e: (e.end_rank, e.fact_rank, place[e.event_id]))
     if _is_redialling(ordered, ends):

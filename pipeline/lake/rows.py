@@ -1,12 +1,13 @@
 """Records as columns of the declared schemas, and back. Instants go as whole microseconds, never as objects."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import pyarrow as pa
+from msgspec.structs import astuple
 
 from pipeline.lake import schemas
 from pipeline.model import CallEvent, CallRecord, Rejection, Webhook
@@ -43,10 +44,28 @@ def _table(schema: pa.Schema, columns: dict[str, Any]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _columns(fields: Sequence[str], rows: Sequence[Any]) -> dict[str, Any]:
-    # All fields of a row in one call: faster than one field of all rows after the other.
-    turned = zip(*map(attrgetter(*fields), rows), strict=True) if rows else [()] * len(fields)
-    return {column_of(name): values for name, values in zip(fields, turned, strict=True)}
+_ROWS_TURNED: Final = 4_096
+"""Rows that are turned into columns at a time: while they are being turned they fit into the processor's cache."""
+
+
+def _in_parts(
+    rows: Sequence[Any], schema: pa.Schema, columns_of: Callable[[Sequence[Any]], dict[str, Any]]
+) -> pa.Table:
+    parts = [rows[start : start + _ROWS_TURNED] for start in range(0, len(rows), _ROWS_TURNED)]
+    return pa.concat_tables([_table(schema, columns_of(part)) for part in parts] or [schema.empty_table()])
+
+
+def _columns(fields: Sequence[str], rows: Iterable[msgspec.Struct]) -> dict[str, Any]:
+    # All values in one list, row after row, of which a column is every width-th: 0.8 us an event, where
+    # `zip(*map(attrgetter(*fields), rows))` took 4.
+    values, width = list(chain.from_iterable(map(astuple, rows))), len(fields)
+    return {column_of(name): values[place::width] for place, name in enumerate(fields)}
+
+
+def _key_hashes(keys: Sequence[str]) -> list[int]:
+    # The events of a call stand together, and have one key.
+    hashes = {key: key_hash(key) for key in set(keys)}
+    return [hashes[key] for key in keys]
 
 
 def calls_table(
@@ -55,23 +74,33 @@ def calls_table(
     published_us: int,
 ) -> pa.Table:
     """(stream key, record) pairs as rows of `calls`; the retracted ones marked as such."""
-    every = [*records, *retracted]
-    columns = _columns(RECORD_FIELDS, [record for _, record in every])
-    columns["key_hash"] = [key_hash(record.call_key) for _, record in every]
-    columns["published_at"] = [published_us] * len(every)
-    columns["is_retracted"] = [False] * len(records) + [True] * len(retracted)
-    columns["stream_key"] = [stream_key for stream_key, _ in every]
-    return _table(schemas.CALLS, columns)
+    every = [(key, record, False) for key, record in records] + [
+        (key, record, True) for key, record in retracted
+    ]
+
+    def columns_of(part: Sequence[tuple[str, CallRecord, bool]]) -> dict[str, Any]:
+        columns = _columns(RECORD_FIELDS, [record for _, record, _ in part])
+        columns["key_hash"] = _key_hashes(columns["call_key"])
+        columns["published_at"] = [published_us] * len(part)
+        columns["is_retracted"] = [is_retracted for _, _, is_retracted in part]
+        columns["stream_key"] = [stream_key for stream_key, _, _ in part]
+        return columns
+
+    return _in_parts(every, schemas.CALLS, columns_of)
 
 
 def events_table(placed: Sequence[tuple[CallEvent, str | None]], published_us: int) -> pa.Table:
     """(event, call key) pairs as rows of `call_events`."""
-    columns = _columns(EVENT_FIELDS, [event for event, _ in placed])
-    columns["call_key"] = [call for _, call in placed]
-    columns["date"] = [event.at_us // DAY_US for event, _ in placed]
-    columns["key_hash"] = [key_hash(call or event.stream_key) for event, call in placed]
-    columns["published_at"] = [published_us] * len(placed)
-    return _table(schemas.CALL_EVENTS, columns)
+
+    def columns_of(part: Sequence[tuple[CallEvent, str | None]]) -> dict[str, Any]:
+        columns = _columns(EVENT_FIELDS, [event for event, _ in part])
+        columns["call_key"] = [call for _, call in part]
+        columns["date"] = [at_us // DAY_US for at_us in columns["event_at"]]
+        columns["key_hash"] = _key_hashes([call or event.stream_key for event, call in part])
+        columns["published_at"] = [published_us] * len(part)
+        return columns
+
+    return _in_parts(placed, schemas.CALL_EVENTS, columns_of)
 
 
 def _json(value: Any) -> str:

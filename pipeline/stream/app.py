@@ -10,6 +10,7 @@ anything else stops the worker, with nothing acknowledged. Faust by itself would
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import nullcontext
 from typing import Any, cast
@@ -89,7 +90,7 @@ class StreamApp(faust.App):
         self.agent(channel, name=f"{self.conf.id}.{names[0]}", concurrency=1)(consume)
 
     def every(self, seconds: float, action: Callable[[], Awaitable[None]], *, may_last: bool = False) -> None:
-        """Await `action` again and again, `seconds` after it last returned, while the worker runs.
+        """Await `action` again and again, `seconds` after it last began or as soon as it returns, while the worker runs.
 
         One that `may_last` is not held for a standstill, however long it takes.
         """
@@ -212,9 +213,13 @@ class StreamApp(faust.App):
         self._timer_tasks = [asyncio.create_task(self._repeat(*timer)) for timer in self._timers]
 
     async def _repeat(self, seconds: float, action: Callable[[], Awaitable[None]], what: str | None) -> None:
+        began = time.monotonic()
         while not self.is_closing:
-            await asyncio.sleep(seconds)
-            await self._attempt(action, what)
+            await asyncio.sleep(max(0.0, began + seconds - time.monotonic()))
+            began = time.monotonic()
+            if not await self._attempt(action, what):
+                # A destination that is away, or busy, is not asked without a pause.
+                began = time.monotonic()
 
     async def drain(self) -> None:
         """Take nothing more, let every handler make its work durable, and commit."""

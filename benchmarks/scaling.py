@@ -1,0 +1,139 @@
+"""What a webhook costs Callfold's stream as there are more of them, and as more calls are open at once.
+
+    python benchmarks/scaling.py [--events 250000,1000000] [--open 1000,100000,1000000]
+
+Events: a simulated day, each of its calls so many times over under other ids, read by one `callfold work`.
+Open calls: so many calls that have begun and do not end, and then, with all of them in memory, the same simulated day.
+Told are CPU seconds per million webhooks, their rate and the peak memory, on a real Apache Kafka, worker and broker on
+one core each; one run of each size. Writes its part of results.json and RESULTS.md. Larger ones: `--events 5000000`.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
+
+import msgspec
+import page
+import results
+from producing import create_topics
+from programs import Failed, Measured, Place, Worker, callfold_work
+from real_kafka import KafkaCluster, why_unavailable
+from rich.console import Console
+from run import DAYS, cores
+from running import count_in
+from traffic import Traffic, multiplied, preload, records_of, simulate
+
+from pipeline.collect.received import WebhookRecord, webhook_record
+
+TEMPLATE_CALLS = 5_000
+BEFORE_US = 1_772_400_000_000_000
+"""2026-03-01T21:20Z, before the simulated day: when the calls that stay open began."""
+
+
+def begun_calls(count: int) -> Iterator[WebhookRecord]:
+    """One webhook for each of so many calls, none of which ends."""
+    for number in range(count):
+        told = {"id": f"open-{number}", "status": "ongoing", "direction": "inbound", "teamId": "t1"}
+        message = {"type": "status-update", "timestamp": BEFORE_US // 1000, "call": told}
+        body = msgspec.json.encode({"message": message})
+        yield webhook_record("interactly", b"interactly:open-%d" % number, body, BEFORE_US + number, {}, {})
+
+
+def many_events(place: Place, url: str, folder: Path, template: Traffic, events: int) -> Measured:
+    copies = max(1, round(events / template.webhooks))
+    prefix = f"events-{copies}"
+    create_topics(url, prefix)
+    count = preload(place.servers, prefix, multiplied(records_of(template.archive), copies))
+    measured = callfold_work(place, folder, prefix, count)
+    _expect(folder / "lake", len(template.calls) * copies)
+    return measured
+
+
+def many_open(place: Place, url: str, folder: Path, template: Traffic, calls: int) -> Measured:
+    copies = max(1, round(100_000 / template.webhooks))
+    prefix = f"open-{calls}"
+    create_topics(url, prefix)
+    preload(place.servers, prefix, begun_calls(calls))
+    with Worker(place, folder, prefix) as worker:
+        worker.until_it_has_its_partitions()
+        worker.until_drained()
+        began, cpu_began = time.time(), worker.cpu_seconds()
+        count = preload(place.servers, prefix, multiplied(records_of(template.archive), copies))
+        worker.until_drained()
+        seconds, cpu = time.time() - began, worker.cpu_seconds() - cpu_began
+        _, peak = worker.stop()
+    _expect(folder / "lake", calls + len(template.calls) * copies)
+    return Measured(count, seconds, cpu, peak)
+
+
+def _expect(lake: Path, calls: int) -> None:
+    found = count_in(lake, "all_calls")
+    if found != calls:
+        raise Failed(f"{found:,} calls are in the lake and should be {calls:,}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    sizes = {"type": lambda text: [int(size) for size in text.split(",") if size]}
+    parser.add_argument("--events", default=[250_000, 1_000_000], **sizes)
+    parser.add_argument("--open", default=[1_000, 100_000, 1_000_000], **sizes)
+    parser.add_argument("--template-calls", type=int, default=TEMPLATE_CALLS)
+    parser.add_argument("--dry-run", action="store_true", help="write nothing")
+    options, console = parser.parse_args(), Console()
+    if reason := why_unavailable():
+        console.print(f"scaling is not measured: {reason}")
+        return
+    broker_cores, core = cores()
+    os.sched_setaffinity(0, broker_cores)
+    told: results.Results = {}
+    with tempfile.TemporaryDirectory() as name, KafkaCluster(Path(name) / "kafka") as kafka:
+        place = Place(kafka.servers, core, Path(sys.executable))
+        template = simulate(Path(name), options.template_calls, DAYS)
+        kinds = (("events", options.events, many_events), ("open", options.open, many_open))
+        for kind, wanted, measure in kinds:
+            for size in wanted:
+                with tempfile.TemporaryDirectory(dir=name) as folder, console.status(f"{kind}: {size:,}"):
+                    try:
+                        found = measure(place, kafka.url, Path(folder), template, size)
+                    except Failed as problem:
+                        raise SystemExit(f"scaling: {kind} {size:,}: {problem}") from problem
+                console.print(
+                    f"{kind} {size:,}: {found.cpu_per_million:,.1f} CPU s per million, "
+                    f"{found.per_second:,.0f} a second, {found.peak_mib:,.0f} MiB"
+                )
+                told[f"scaling.{kind}.{size}.cpu_s_per_million"] = found.cpu_per_million
+                told[f"scaling.{kind}.{size}.events_per_s"] = found.per_second
+                told[f"scaling.{kind}.{size}.peak_mib"] = found.peak_mib
+    told |= growth(told)
+    told["scaling.method"] = (
+        "One run of each size; a simulated day of five providers, every call repeated under other ids. With open calls,"
+        " the cost is that of such a day while they are all in memory, and its rate includes putting it on Kafka."
+    )
+    if not options.dry_run:
+        page.write(results.update(told, "scaling"))
+
+
+def growth(told: results.Results) -> results.Results:
+    """The cost at the largest size of a kind, as a multiple of that at the smallest."""
+    found = {}
+    for kind in ("events", "open"):
+        costs = {
+            int(key.split(".")[2]): value
+            for key, value in told.items()
+            if key.startswith(f"scaling.{kind}.") and key.endswith(".cpu_s_per_million")
+        }
+        if len(costs) > 1:
+            found[f"scaling.{kind}_growth"] = costs[max(costs)] / costs[min(costs)]
+    return found
+
+
+if __name__ == "__main__":
+    main()
