@@ -125,8 +125,8 @@ SETTINGS: tuple[SettingSpec, ...] = (
                 "brokers that each topic is kept on when it is created; 0: all there are, at most 3",
                 whole_reader(0, 100)),
     SettingSpec("topics.call_events", "CALLFOLD_TOPICS_CALL_EVENTS", "strays",
-                "which events go over `call-events`: `strays`, those of webhooks that stand in another partition than the"
-                " collector would have chosen, or `all`, for whoever else reads that topic, at twice the cost",
+                "which events go over `call-events`: `strays`, those of webhooks that stand in another partition than"
+                " the collector would have chosen, or `all`, for whoever else reads that topic, at twice the cost",
                 choice_reader("strays", "all")),
     SettingSpec("topics.retention_days", "CALLFOLD_TOPICS_RETENTION_DAYS", "7",
                 "days that webhooks and call events stay on Kafka, when their topics are created",

@@ -90,7 +90,7 @@ class StreamApp(faust.App):
         self.agent(channel, name=f"{self.conf.id}.{names[0]}", concurrency=1)(consume)
 
     def every(self, seconds: float, action: Callable[[], Awaitable[None]], *, may_last: bool = False) -> None:
-        """Await `action` again and again, `seconds` after it last began or as soon as it returns, while the worker runs.
+        """Await `action` again and again, `seconds` after it last began or once it returns, while the worker runs.
 
         One that `may_last` is not held for a standstill, however long it takes.
         """

@@ -30,7 +30,7 @@ from pipeline.stream.producer import Backlog, BulkProducer, Message
 from pipeline.stream.tenure import Claim
 from pipeline.topic_names import call_events_topic, call_records_topic, home_partition, webhooks_topic
 
-EVENTS_A_FLUSH = 100_000
+EVENTS_A_FLUSH = 40_000
 """Events held for the next flush; beyond it the flush comes early.
 
 While nothing can be written, as many again are held by the flush that is tried again, and nothing more is taken: at

@@ -1,16 +1,122 @@
-"""An assembler that looks at every stream at every flush: the oracle of the one that keeps a timetable."""
+"""An assembler that looks at every stream at every flush, and folds all of it: the oracle of the one that is sparing.
 
-from collections.abc import Callable
+What both share is what was not made faster: the cut itself, what a call was shaped by, and letting go.
+"""
+
+import runpy
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import cache
+from itertools import accumulate
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from pipeline.assemble.assembler import Assembler, Changes, PlacedEvent
 from pipeline.assemble.changes import is_change
+from pipeline.assemble.cut import Cut, _shaped_by, _told, cut
 from pipeline.assemble.memory import Folded, Stream
+from pipeline.model import STATE_RANK, CallEvent, CallRecord
+
+plain = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "plain_fold.py")))
+
+
+def in_stream_order(events: Iterable[CallEvent]) -> list[CallEvent]:
+    """By `seq` within a session of the relay, by time across sessions."""
+    by_session: dict[str, list[CallEvent]] = {}
+    keyed: list[tuple[int, str, int, int, str, CallEvent]] = []
+    for event in events:
+        if event.session_id is not None and event.seq is not None:
+            by_session.setdefault(event.session_id, []).append(event)
+        else:
+            keyed.append((event.at_us, "", 0, STATE_RANK.get(event.state or "", 0), event.event_id, event))
+    for session, members in by_session.items():
+        members.sort(key=lambda e: (e.seq or 0, e.event_id))
+        clock = 0
+        for event in members:
+            clock = max(clock, event.at_us)
+            keyed.append((clock, session, event.seq or 0, 0, event.event_id, event))
+    keyed.sort(key=lambda entry: entry[:5])
+    return [entry[5] for entry in keyed]
+
+
+def fold_stream(events: Iterable[CallEvent], *, as_of_us: int, idle_us: int) -> list[Folded]:
+    """The records of all calls in an agent's stream, each with its events: every call folded anew."""
+    ordered = in_stream_order(events)
+    earliest = list(accumulate((event.received_us for event in reversed(ordered)), min))[::-1]
+    place = {event.event_id: index for index, event in enumerate(ordered)}
+    folded = []
+    before: Cut | None = None
+    for call in cut(ordered, idle_us):
+        record = plain.fold(
+            _told(call.events),
+            as_of_us=as_of_us if call.closer is None else plain.FOREVER_US,
+            idle_us=idle_us,
+            call_id=call.call_id,
+            shaped_by=_shaped_by(call, before, ordered, earliest, place),
+        )
+        folded.append((record, call.events))
+        before = call
+    return folded
+
+
+def fold_events(
+    events: Iterable[CallEvent],
+    published: Mapping[str, CallRecord],
+    *,
+    is_agent: bool,
+    as_of_us: int,
+    idle_us: int,
+) -> list[Folded]:
+    """The records of a stream, each with its events; what was closed by timeout stays closed without news."""
+    every = list(events)
+
+    def folded_at(us: int) -> list[Folded]:
+        if is_agent:
+            return fold_stream(every, as_of_us=us, idle_us=idle_us)
+        return [(plain.fold(every, as_of_us=us, idle_us=idle_us), every)]
+
+    folded = folded_at(as_of_us)
+    for record, _ in folded:
+        before = published.get(record.call_key)
+        if (
+            record.state != "ended"
+            and before is not None
+            and before.closed_by == "timeout"
+            and before.event_count == record.event_count
+        ):
+            return folded_at(plain.FOREVER_US)
+    return folded
+
+
+class PlainStream(Stream):
+    """A stream whose events are left as they come, and folded anew each time."""
+
+    def take(self, event: CallEvent) -> bool:
+        known = self.events.get(event.event_id)
+        if known is not None and known.received_us <= event.received_us:
+            if self.is_agent and event.event_id not in (self.fresh or ()):
+                self._take_again(event)
+            return False
+        self.events[event.event_id] = event
+        self.fresh = {*(self.fresh or ()), event.event_id}
+        self.last_us = max(self.last_us, event.received_us)
+        return True
+
+    def fold(self, as_of_us: int) -> list[Folded]:
+        return fold_events(
+            self.events.values(),
+            self.published,
+            is_agent=self.is_agent,
+            as_of_us=as_of_us,
+            idle_us=self.idle_us,
+        )
 
 
 class PlainAssembler(Assembler):
-    """The same in everything but how it finds what changed, and in that all streams are settled in one way."""
+    """The same in what it takes and forgets; all streams are looked at, and settled in one way."""
+
+    def _new(self, partition: Hashable, event: CallEvent) -> Stream:
+        return PlainStream(partition, event.provider in self._agent_providers, self._idle_us)
 
     def collect(self, as_of_us: Callable[[Any], int], *, only_settled: bool = False) -> Changes:
         if self._to_remember:
@@ -25,7 +131,6 @@ class PlainAssembler(Assembler):
             is_silent = now_us - stream.last_us >= self._grace_us
             is_due = stream.due_us is not None and now_us >= stream.due_us
             if (key in self._dirty or is_due) and (is_silent or not only_settled):
-                stream.settled = {} if stream.is_agent else None
                 folded = stream.fold(now_us)
                 if only_settled and any(record.state != "ended" for record, _ in folded):
                     continue

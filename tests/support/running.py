@@ -102,7 +102,10 @@ class Program:
         broker_url = self.settings.get("CALLFOLD_BROKER")
         if broker_url is not None:
             prefix = self.settings.get("CALLFOLD_TOPICS_PREFIX", "callfold")
-            until(lambda: lag_on(broker_url, prefix, **partitions) == 0, f"everything read\n{self.said()[-3000:]}")
+            until(
+                lambda: lag_on(broker_url, prefix, **partitions) == 0,
+                f"everything read\n{self.said()[-3000:]}",
+            )
         return self.stop()
 
     def children(self) -> list[int]:
