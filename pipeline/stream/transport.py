@@ -35,6 +35,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from pipeline.stream.ledger import OffsetLedger, Receipt
+from pipeline.stream.records import as_decoded
 from pipeline.stream.tenure import Tenure
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class PromptConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        consumer._value_deserializer = as_decoded
         return consumer
 
     async def on_start(self) -> None:

@@ -38,6 +38,8 @@ class Life(NamedTuple):
 
     grace_us: int
     idle_us: int
+    is_honest: bool
+    """Whether an id that comes again never puts its event into another place, or says that it is another's."""
     steps: list[Step]
 
 
@@ -45,7 +47,8 @@ def life(seed: int) -> Life:
     """One life; the same for the same seed."""
     dice = random.Random(seed)
     told = [event for key in STREAMS for event in _stream(dice, key)]
-    told += [again for event in told for again in _again(dice, event)]
+    is_honest = dice.random() < 0.6
+    told += [again for event in told for again in _again(dice, event, is_honest)]
     if dice.random() < 0.8:
         # As things come in: late ones have a late receipt. Otherwise the receipts say nothing of the order.
         told.sort(key=lambda event: event.received_us + dice.choice([0, 0, 0, 0, 9, 40]) * SECOND)
@@ -53,7 +56,8 @@ def life(seed: int) -> Life:
         dice.shuffle(told)
     steps = list(_steps(dice, told))
     steps.append(("collect", (10**12,) * len(PARTITIONS), False))
-    return Life(dice.choice([0, GRACE_US, GRACE_US, 2 * IDLE_US]), dice.choice([0, *[IDLE_US] * 5]), steps)
+    grace_us = dice.choice([0, GRACE_US, GRACE_US, 2 * IDLE_US])
+    return Life(grace_us, dice.choice([0, *[IDLE_US] * 5]), is_honest, steps)
 
 
 def _stream(dice: random.Random, key: str) -> Iterator[CallEvent]:
@@ -91,7 +95,7 @@ def _agent(dice: random.Random, key: str, count: int) -> Iterator[CallEvent]:
         calls += word == "begin"
         told: dict[str, Any] = {}
         if has_sessions and dice.random() < 0.95:
-            seqs[session] = seqs.get(session, 0) + dice.choice([1, 1, 1, 2])
+            seqs[session] = seqs.get(session, 0) + dice.choice([1, 1, 1, 1, 2, 0])
             told = {"session_id": session, "seq": seqs[session]}
         yield CallEvent(
             event_id=f"{key}/{number}", provider="bus", stream_key=key, event_type="t",
@@ -129,22 +133,18 @@ def _said(dice: random.Random, word: str | None, number: int) -> dict[str, Any]:
     return said
 
 
-def _again(dice: random.Random, event: CallEvent) -> Iterator[CallEvent]:
+def _again(dice: random.Random, event: CallEvent, is_honest: bool) -> Iterator[CallEvent]:
     """The same id again, received sooner or later, saying the same or something else."""
     while dice.random() < 0.2:
         received_us = max(0, event.received_us + dice.choice([-15, -3, -1, 0, 1, 5, 20]) * SECOND)
-        told: dict[str, Any] = dice.choice(
-            [
-                {},
-                {},
-                {"from_number": "+666"},
-                {"raw_status": "other"},
+        told: list[dict[str, Any]] = [{}, {"from_number": "+666"}, {"raw_status": "other"}]
+        if not is_honest:
+            told += [
                 {"at_us": event.at_us + dice.choice([-4, 4]) * SECOND},
                 {"provider_call_id": dice.choice([None, f"{event.stream_key}/u1", f"{event.stream_key}/u2"])},
                 {"cut": dice.choice(WORDS)} if event.provider == "bus" else {"state": "ended"},
             ]
-        )
-        yield replace(event, received_us=received_us, **told)
+        yield replace(event, received_us=received_us, **dice.choice(told))
 
 
 def _steps(dice: random.Random, told: list[CallEvent]) -> Iterator[Step]:

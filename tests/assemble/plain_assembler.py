@@ -15,7 +15,7 @@ from pipeline.assemble.assembler import Assembler, Changes, PlacedEvent
 from pipeline.assemble.changes import is_change
 from pipeline.assemble.cut import Cut, _shaped_by, _told, cut
 from pipeline.assemble.memory import Folded, Stream
-from pipeline.model import STATE_RANK, CallEvent, CallRecord
+from pipeline.model import STATE_RANK, CallEvent, CallRecord, Remembered, call_key
 
 plain = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "plain_fold.py")))
 
@@ -95,12 +95,49 @@ class PlainStream(Stream):
         known = self.events.get(event.event_id)
         if known is not None and known.received_us <= event.received_us:
             if self.is_agent and event.event_id not in (self.fresh or ()):
-                self._take_again(event)
+                self.taken_again = {*(self.taken_again or ()), event.event_id}
             return False
         self.events[event.event_id] = event
         self.fresh = {*(self.fresh or ()), event.event_id}
         self.last_us = max(self.last_us, event.received_us)
         return True
+
+    def merge(self, past: Remembered) -> None:
+        for event in past.events:
+            known = self.events.get(event.event_id)
+            if known is None or event.received_us <= known.received_us:
+                self.events[event.event_id] = event
+                if self.is_agent and event.event_id in (self.fresh or ()):
+                    self.taken_again = {*(self.taken_again or ()), event.event_id}
+                self.fresh = {*(self.fresh or ())} - {event.event_id}
+            self.last_us = max(self.last_us, event.received_us)
+        self.published.update({record.call_key: record for record in past.records})
+        self.retracted = {record.call_key: record for record in past.retracted}
+        self.kept_from, self.let_go, self.uuid_before, self.is_trimmed = None, {}, None, False
+        if not self.is_agent:
+            self._note_due(past.events)
+            return
+        calls = cut(in_stream_order(past.events), self.idle_us)
+        self.placed = {event.event_id: None for event in past.events} | {
+            event.event_id: call_key(call.events[0].provider, call.call_id)
+            for call in calls
+            for event in call.events
+        }
+        self._note_due(calls[-1].events if calls else [])
+
+    def is_settled(self, folded: list[Folded]) -> None:
+        self.fresh, self.taken_again = set(), set()
+        if self.is_agent:
+            self.placed = dict.fromkeys(self.events) | {
+                event.event_id: record.call_key for record, events in folded for event in events
+            }
+        self._note_due(folded[-1][1] if folded else [])
+        self.is_trimmed = False
+
+    def _note_due(self, last_call: Iterable[CallEvent]) -> None:
+        is_open = any(record.state != "ended" for record in self.published.values())
+        newest_us = max((event.received_us for event in last_call), default=self.last_us)
+        self.due_us = newest_us + self.idle_us if is_open else None
 
     def fold(self, as_of_us: int) -> list[Folded]:
         return fold_events(
