@@ -37,6 +37,8 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 
+import page
+import results
 from producing import create_topics
 from real_kafka import KafkaCluster, why_unavailable
 from running import free_port, until
@@ -239,6 +241,8 @@ def show(console: Console, found: dict[str, list[Figures]], size: float) -> None
         rate, p50, p99 = (statistics.median(values) for values in zip(*runs, strict=True))
         table.add_row(name, f"{rate:,.0f}", f"{rate / base:.2f}", f"{p50:.1f}", f"{p99:.1f}")
     console.print(table)
+    rate = statistics.median(one.per_second for one in found["callfold"])
+    page.write(results.update({"collector.ratio_bare": rate / base}, "collector"))
 
 
 if __name__ == "__main__":
