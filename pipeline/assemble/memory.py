@@ -261,9 +261,12 @@ class Stream:
         kept = ordered[start:]
         self.kept_from = kept[0]
         self.events = {event.event_id: event for event in kept}
-        # Those that are let go of would be held by it until the agent's next event, which may never come.
-        ids = {call.call_id for call in calls[border:]}
-        self.settled = {call: known for call, known in (self.settled or {}).items() if call in ids}
+        # It would hold the others until the agent's next event, which may never come.
+        self.settled = {
+            call: known
+            for call, known in (self.settled or {}).items()
+            if known.events[0].event_id in self.events
+        }
         self.placed = {event.event_id: self.placed.get(event.event_id) for event in kept}
         keys = {call_key(kept[0].provider, call.call_id) for call in calls[border:]}
         self.published = {key: record for key, record in self.published.items() if key in keys}

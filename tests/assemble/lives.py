@@ -39,15 +39,18 @@ class Life(NamedTuple):
     grace_us: int
     idle_us: int
     is_honest: bool
-    """Whether an id that comes again never puts its event into another place, or says that it is another's."""
+    """Whether an id that comes again stands where it stood, and no two events of a session are one `seq`.
+
+    Otherwise what was let go of an agent's stream may be missed: what is told then is not that of the whole stream.
+    """
     steps: list[Step]
 
 
 def life(seed: int) -> Life:
     """One life; the same for the same seed."""
     dice = random.Random(seed)
-    told = [event for key in STREAMS for event in _stream(dice, key)]
     is_honest = dice.random() < 0.6
+    told = [event for key in STREAMS for event in _stream(dice, key, is_honest)]
     told += [again for event in told for again in _again(dice, event, is_honest)]
     if dice.random() < 0.8:
         # As things come in: late ones have a late receipt. Otherwise the receipts say nothing of the order.
@@ -60,10 +63,10 @@ def life(seed: int) -> Life:
     return Life(grace_us, dice.choice([0, *[IDLE_US] * 5]), is_honest, steps)
 
 
-def _stream(dice: random.Random, key: str) -> Iterator[CallEvent]:
+def _stream(dice: random.Random, key: str, is_honest: bool) -> Iterator[CallEvent]:
     if key.startswith("p:"):
         return _call(dice, key, dice.randrange(0, 8))
-    return _agent(dice, key, dice.choice([0, 4, 12, 25, 40]))
+    return _agent(dice, key, dice.choice([0, 4, 12, 25, 40]), is_honest)
 
 
 def _call(dice: random.Random, key: str, count: int) -> Iterator[CallEvent]:
@@ -75,11 +78,11 @@ def _call(dice: random.Random, key: str, count: int) -> Iterator[CallEvent]:
             call_id=key[2:] + "b" * (dice.random() < 0.05),
             at_us=at_us, received_us=at_us + dice.choice(LAGS) * SECOND,
             state=dice.choice([None, "ringing", "in_progress", "ended"]),  # type: ignore[arg-type]
-            from_number=dice.choice([None, f"+{number}"]),
+            from_number=dice.choice([None, f"+{number}"]), account_id=dice.choice([None, "a", "a", "b"]),
         )  # fmt: skip
 
 
-def _agent(dice: random.Random, key: str, count: int) -> Iterator[CallEvent]:
+def _agent(dice: random.Random, key: str, count: int, is_honest: bool) -> Iterator[CallEvent]:
     """An agent's day: calls one after the other, now and then another session, a clock set back, a silence."""
     at_us, calls, session, word = dice.randrange(10) * SECOND, 0, "s0", None
     seqs: dict[str, int] = {}
@@ -95,12 +98,13 @@ def _agent(dice: random.Random, key: str, count: int) -> Iterator[CallEvent]:
         calls += word == "begin"
         told: dict[str, Any] = {}
         if has_sessions and dice.random() < 0.95:
-            seqs[session] = seqs.get(session, 0) + dice.choice([1, 1, 1, 1, 2, 0])
+            seqs[session] = seqs.get(session, 0) + dice.choice([1, 1, 1, 1, 2, int(is_honest)])
             told = {"session_id": session, "seq": seqs[session]}
         yield CallEvent(
             event_id=f"{key}/{number}", provider="bus", stream_key=key, event_type="t",
             at_us=at_us, received_us=at_us + dice.choice(LAGS) * SECOND,
-            cut=word, provider_call_id=_uuid(dice, key, word, calls), **_said(dice, word, number), **told,
+            account_id=dice.choice(["a", "a", "b"]), cut=word,
+            provider_call_id=_uuid(dice, key, word, calls), **_said(dice, word, number), **told,
         )  # fmt: skip
 
 
@@ -167,8 +171,12 @@ def _steps(dice: random.Random, told: list[CallEvent]) -> Iterator[Step]:
 
 
 def _mishap(dice: random.Random, clocks: tuple[int, ...]) -> Step:
-    """What befalls a worker. `crash`, `torn`: written, or only the events, and not committed."""
-    kind = dice.choice(["restart", "restore", "drop", "crash", "torn"])
-    if kind == "drop":
+    """What befalls a worker.
+
+    `drop`, `leave`: partitions are taken from it, and come back or do not; `crash`, `torn`: what it collected was
+    written, or only the events of it, and it is started again without having committed.
+    """
+    kind = dice.choice(["restart", "restore", "drop", "leave", "crash", "torn"])
+    if kind in ("drop", "leave"):
         return kind, dice.sample(range(len(PARTITIONS)), dice.choice([1, 1, 2]))
     return (kind, clocks) if kind in ("crash", "torn") else (kind,)

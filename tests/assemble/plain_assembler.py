@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from pipeline.assemble.assembler import Assembler, Changes, PlacedEvent
-from pipeline.assemble.changes import is_change
 from pipeline.assemble.cut import Cut, _shaped_by, _told, cut
 from pipeline.assemble.memory import Folded, Stream
 from pipeline.model import STATE_RANK, CallEvent, CallRecord, Remembered, call_key
@@ -88,6 +87,27 @@ def fold_events(
     return folded
 
 
+def is_change(record: CallRecord, before: CallRecord | None) -> bool:
+    """Whether the record says something new; its revision never goes down."""
+    if before is None or record.revision >= before.revision:
+        return record != before
+    record.revision = before.revision
+    if record == before:
+        return False
+    record.revision += 1
+    return True
+
+
+def told_of_again(taken_again: set[str], folded: list[Folded]) -> set[str]:
+    """Calls with an event that was taken again, and their neighbours."""
+    found = set()
+    for place, (record, _) in enumerate(folded):
+        near = folded[max(0, place - 1) : place + 2]
+        if any(event.event_id in taken_again for _, events in near for event in events):
+            found.add(record.call_key)
+    return found
+
+
 class PlainStream(Stream):
     """A stream whose events are left as they come, and folded anew each time."""
 
@@ -133,6 +153,14 @@ class PlainStream(Stream):
             }
         self._note_due(folded[-1][1] if folded else [])
         self.is_trimmed = False
+
+    def _let_go(self, ordered: list[CallEvent], calls: list[Cut], border: int) -> None:
+        newest = dict(self.let_go)
+        for event in ordered[: calls[border].start]:
+            if event.session_id is not None and event.seq is not None:
+                newest[event.session_id] = max(event.seq, newest.get(event.session_id, -1))
+        super()._let_go(ordered, calls, border)
+        self.let_go = newest
 
     def _note_due(self, last_call: Iterable[CallEvent]) -> None:
         is_open = any(record.state != "ended" for record in self.published.values())
@@ -192,7 +220,7 @@ class PlainAssembler(Assembler):
             if event_id in fresh or has_moved:
                 changes.events.append(PlacedEvent(event, place.get(event_id)))
         is_new = bool(fresh)
-        again = self._told_of_again(stream, folded)
+        again = told_of_again(stream.taken_again or set(), folded)
         for record, _ in folded:
             before = stream.published.get(record.call_key)
             if is_change(record, before):

@@ -47,8 +47,10 @@ class Worker:
             self._uncommitted += told[0]
             self._add(told[0])
             return None
-        if kind == "drop":
+        if kind in ("drop", "leave"):
             self.assembler.drop([PARTITIONS[place] for place in told[0]])
+            if kind == "leave":
+                return None
             self._restore(told[0])
             self._add(event for event in self._uncommitted if STREAMS[event.stream_key] in told[0])
             return None
@@ -94,7 +96,9 @@ class Worker:
     def _held(stream: Stream) -> Any:
         # An empty set may be none.
         named = (name for name in Stream.__slots__ if name not in ("bucket", "settled"))
-        return {name: getattr(stream, name) or None for name in named if name != "due_us"} | {"due_us": stream.due_us}
+        return {name: getattr(stream, name) or None for name in named if name != "due_us"} | {
+            "due_us": stream.due_us
+        }
 
     def held_besides(self) -> list[str]:
         """Ids of events that are held for records that need not be folded again, and for nothing else."""
@@ -130,6 +134,13 @@ def told_by(changes: Changes) -> Any:
     )
 
 
+def calls_hidden(lake: Any) -> set[str]:
+    """Calls that came back, after they had been retracted, by a lower revision: readers do not see them."""
+    newest = {call: lake.rows[place] for call, (_, place) in lake._newest.items()}
+    last = {record.call_key: is_retracted for _, record, is_retracted in lake.rows}
+    return {call for call, (_, _, is_retracted) in newest.items() if is_retracted and not last[call]}
+
+
 def assert_the_lake_holds_the_fold_of_all_events(worker: Worker, now: tuple[int, ...] | None) -> int:
     """That records and places are those of a fold of the whole stream; how many streams were compared.
 
@@ -137,11 +148,9 @@ def assert_the_lake_holds_the_fold_of_all_events(worker: Worker, now: tuple[int,
     """
     lake, compared = worker.lake, 0
     standing: dict[str, dict[str, Any]] = {key: {} for key in lake._events}
-    for key, record, is_retracted in lake.rows:
-        # What was told last, whatever its revision.
-        standing[key].pop(record.call_key, None)
-        if not is_retracted:
-            standing[key][record.call_key] = record
+    for key, record in lake._standing():
+        standing[key][record.call_key] = record
+    hidden = calls_hidden(lake)
     for key, by_id in lake._events.items():
         events, is_agent, place = list(by_id.values()), key.startswith("bus:"), STREAMS[key]
 
@@ -159,12 +168,14 @@ def assert_the_lake_holds_the_fold_of_all_events(worker: Worker, now: tuple[int,
         if calls and calls[-1][0].state != "ended":
             last, its_own = calls[-1]
             due_us = max(event.received_us for event in its_own) + worker._idle_us
-            if standing[key][last.call_key].closed_by == "timeout":
+            told = standing[key].get(last.call_key)
+            if told is None or told.closed_by == "timeout":
                 calls = folded(2**62)
             elif now is not None and key in worker.assembler._streams:
                 assert now[place] < due_us, f"{key} was due"
         found = {call: replace(record, revision=0) for call, record in standing[key].items()}
-        assert found == {record.call_key: replace(record, revision=0) for record, _ in calls}, key
+        its = {record.call_key: replace(record, revision=0) for record, _ in calls}
+        assert found == {call: record for call, record in its.items() if call not in hidden}, key
         places = {event.event_id: None for event in events}
         places |= {event.event_id: record.call_key for record, its_own in calls for event in its_own}
         # Events of a call stay where they were written first: what names another call under one key is a fault.
@@ -190,9 +201,9 @@ def live(seed: int) -> tuple[int, int]:
     return len(steps), compared
 
 
-@pytest.mark.parametrize("first", range(0, 600, 100))
+@pytest.mark.parametrize("first", range(0, 800, 200))
 def test_whatever_happens(first: int) -> None:
-    for seed in range(first, first + 100):
+    for seed in range(first, first + 200):
         live(seed)
 
 
