@@ -5,9 +5,10 @@ place among events is how late it was when the stream looked: a call that it clo
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 
+from pipeline.assemble.changes import let_show
 from pipeline.assemble.memory import fold_events
 from pipeline.backfill import Summary
 from pipeline.lake import LakeHistory, LakeSink
@@ -33,7 +34,7 @@ def rebuild(settings: Settings, first: date, last: date) -> Summary:
             published = {record.call_key: record for record in past.records}
             standing = _folded(past, published, data_us, settings.idle_seconds)
             summary.calls += len(standing)
-            records += [(key, record) for record in _differing(standing, published)]
+            records += [(key, record) for record in _differing(standing, published, past.retracted)]
             retracted += [(key, record) for call, record in published.items() if call not in standing]
         sink.write_calls([], records, retracted, time.time_ns() // 1_000)
         summary.records += len(records)
@@ -55,9 +56,14 @@ def _folded(
     return {record.call_key: record for record, _ in folded}
 
 
-def _differing(standing: dict[str, CallRecord], published: dict[str, CallRecord]) -> Iterator[CallRecord]:
+def _differing(
+    standing: dict[str, CallRecord], published: dict[str, CallRecord], retracted: Iterable[CallRecord]
+) -> Iterator[CallRecord]:
+    gone = {record.call_key: record for record in retracted}
     for call, record in standing.items():
         before = published.get(call)
+        if before is None and call in gone:
+            let_show(record, gone[call])
         if before is not None and before.revision > record.revision:
             # Arrivals that contradicted their receipts may have pushed the number up; it never goes down.
             record.revision = before.revision

@@ -163,7 +163,10 @@ class Assembler:
             changes.events.extend(PlacedEvent(event, call) for event in events)
         elif fresh:
             changes.events.extend(PlacedEvent(event, call) for event in events if event.event_id in fresh)
-        if is_change(record, stream.published.get(call)):
+        before = stream.published.get(call)
+        if before is None:
+            stream.bring_back(record)
+        if is_change(record, before):
             stream.published[call] = record
             changes.records.append((key, record))
         if len(stream.published) > 1:
@@ -180,6 +183,8 @@ class Assembler:
         again = self._told_of_again(stream, folded)
         for record, _ in folded:
             before = stream.published.get(record.call_key)
+            if before is None:
+                stream.bring_back(record)
             if is_change(record, before):
                 stream.published[record.call_key] = record
                 changes.records.append((key, record))
@@ -196,7 +201,7 @@ class Assembler:
     @staticmethod
     def _retract(key: str, stream: Stream, standing: set[str], changes: Changes) -> None:
         for call in [call for call in stream.published if call not in standing]:
-            changes.retracted.append((key, stream.published.pop(call)))
+            changes.retracted.append((key, stream.retract(call)))
 
     @staticmethod
     def _told_of_again(stream: Stream, folded: list[Folded]) -> set[str]:

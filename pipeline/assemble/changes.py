@@ -70,3 +70,15 @@ def is_change(record: CallRecord, before: CallRecord | None) -> bool:
             record.revision += 1
             return True
     return record != before
+
+
+def let_show(record: CallRecord, retracted: CallRecord) -> None:
+    """Sees to it that a call which comes back is newer than the row that says that it never was.
+
+    Readers take the highest revision, of two alike the later row. Its revision is lower only when receipts
+    contradict the order of arrival: what was cut off then may have been received before what is left.
+    """
+    if record.revision < retracted.revision:
+        record.revision = retracted.revision
+        if record != retracted:
+            record.revision += 1

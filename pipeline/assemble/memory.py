@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
+from pipeline.assemble.changes import let_show
 from pipeline.assemble.cut import Cut, Settled, cut, fold_stream, in_stream_order
 from pipeline.assemble.fold import FOREVER_US, fold
 from pipeline.model import CallEvent, CallRecord, Remembered, call_key
@@ -105,7 +106,7 @@ class Stream:
         self.settled: dict[str, Settled] | None = {} if is_agent else None
         """Agents only: calls that need not be folded again, unless their events change."""
         self.retracted: Mapping[str, CallRecord] = _NOTHING
-        """Agents only: of calls that never were, by call key, as far as they were remembered."""
+        """Agents only: the last record of each call that, by a late event, never was, by call key."""
         self.taken_again: set[str] | None = None
         """Agents only: events that came again though they are durable: a worker before us did not commit them."""
         self.last_us = 0
@@ -203,6 +204,19 @@ class Stream:
             self.placed = placed
         self._note_due(folded[-1][1] if folded else [])
         self.is_trimmed = False
+
+    def retract(self, call: str) -> CallRecord:
+        """A published call never was: its record, which is remembered in case that the call comes back."""
+        record = self.published.pop(call)
+        self.retracted = {**self.retracted, call: record}
+        return record
+
+    def bring_back(self, record: CallRecord) -> None:
+        """A call is there that is not published: perhaps again, and then readers must see that it is."""
+        retracted = self.retracted.get(record.call_key)
+        if retracted is not None:
+            let_show(record, retracted)
+            self.retracted = {call: gone for call, gone in self.retracted.items() if gone is not retracted}
 
     def next_us(self, grace_us: int) -> int | None:
         """When time alone will change something, if nothing is received: a timeout, or leaving memory."""

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from msgspec.structs import replace
+
 from pipeline.assemble.assembler import Assembler, Changes, PlacedEvent
 from pipeline.assemble.cut import Cut, _shaped_by, _told, cut
 from pipeline.assemble.memory import Folded, Stream
@@ -223,6 +225,14 @@ class PlainAssembler(Assembler):
         again = told_of_again(stream.taken_again or set(), folded)
         for record, _ in folded:
             before = stream.published.get(record.call_key)
+            gone = dict(stream.retracted)
+            if before is None and record.call_key in gone:
+                # It comes back, and readers must not take the retraction for the newer of the two.
+                retracted = gone.pop(record.call_key)
+                if record.revision < retracted.revision:
+                    is_as_it_was = replace(record, revision=0) == replace(retracted, revision=0)
+                    record.revision = retracted.revision + (not is_as_it_was)
+                stream.retracted = gone
             if is_change(record, before):
                 stream.published[record.call_key] = record
                 changes.records.append((key, record))
@@ -232,7 +242,8 @@ class PlainAssembler(Assembler):
                 changes.repeated.append((record.call_key, record))
         standing = {record.call_key for record, _ in folded}
         for call in [call for call in stream.published if call not in standing]:
-            changes.retracted.append((key, stream.published.pop(call)))
+            stream.retracted = {**stream.retracted, call: stream.published.pop(call)}
+            changes.retracted.append((key, stream.retracted[call]))
         if stream.taken_again:
             changes.repeated.extend((call, None) for call in stream.retracted if call not in standing)
         stream.is_settled(folded)
