@@ -211,9 +211,7 @@ def _compare_call(
         if isinstance(true_value, float) and isinstance(value, (int, float)):
             if abs(true_value - value) < 1e-6:
                 continue
-        elif value == true_value:
-            continue
-        elif column == "revision" and may_be_higher and value > true_value:
+        elif value == true_value or (column == "revision" and may_be_higher and value > true_value):
             continue
         raise CallfoldError(f"{key}: {column} is {value!r} and should be {true_value!r}")
 

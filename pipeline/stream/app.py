@@ -62,7 +62,7 @@ class StreamApp(faust.App):
         self.tenure = Tenure(options["broker_session_timeout"])
         self._feeds: list[_Feed] = []
         self.watch = ProgressWatch(self, settings.stuck_seconds)
-        self._timers: list[tuple[float, Callable[[], Awaitable[None]], str | None]] = []
+        self._timers: list[tuple[float, Callable[[], Awaitable[None]], str | None, float]] = []
         self._timer_tasks: list[asyncio.Task[None]] = []
         self.is_closing = False
         self._is_drained = asyncio.Event()
@@ -89,12 +89,20 @@ class StreamApp(faust.App):
         channel = self.topic(*names, schema=BatchSchema())
         self.agent(channel, name=f"{self.conf.id}.{names[0]}", concurrency=1)(consume)
 
-    def every(self, seconds: float, action: Callable[[], Awaitable[None]], *, may_last: bool = False) -> None:
+    def every(
+        self,
+        seconds: float,
+        action: Callable[[], Awaitable[None]],
+        *,
+        may_last: bool = False,
+        first_seconds: float | None = None,
+    ) -> None:
         """Await `action` again and again, `seconds` after it last began or once it returns, while the worker runs.
 
-        One that `may_last` is not held for a standstill, however long it takes.
+        One that `may_last` is not held for a standstill, however long it takes. The first is after `first_seconds`.
         """
-        self._timers.append((seconds, action, None if may_last else action.__qualname__))
+        what = None if may_last else action.__qualname__
+        self._timers.append((seconds, action, what, seconds if first_seconds is None else first_seconds))
 
     async def read_offsets(self, partitions: Iterable[tuple[str, int]]) -> Offsets:
         """How far the group has come in these partitions; `KafkaError` or `OSError` if Kafka does not tell."""
@@ -212,8 +220,10 @@ class StreamApp(faust.App):
         self.watch.start()
         self._timer_tasks = [asyncio.create_task(self._repeat(*timer)) for timer in self._timers]
 
-    async def _repeat(self, seconds: float, action: Callable[[], Awaitable[None]], what: str | None) -> None:
-        began = time.monotonic()
+    async def _repeat(
+        self, seconds: float, action: Callable[[], Awaitable[None]], what: str | None, first_seconds: float
+    ) -> None:
+        began = time.monotonic() + first_seconds - seconds
         while not self.is_closing:
             await asyncio.sleep(max(0.0, began + seconds - time.monotonic()))
             began = time.monotonic()

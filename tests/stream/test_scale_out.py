@@ -4,11 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from producing import create_topics, produce_webhooks
+from producing import count_on, create_topics, produce_webhooks
 from real_kafka import KafkaCluster
 from running import Call, Working, calls_in, count_in, free_ports, metrics_on, until
 
 from pipeline.simulate import generate
+from pipeline.topic_names import call_events_topic
 
 WORKERS = (1, 2, 4)
 # Neither timer is to run out while the workers still differ in how far they have come.
@@ -49,6 +50,8 @@ def test_one_two_and_four_workers_come_to_the_same_calls(
         assert program.finish() == 0, program.said()
         lake = program.lake
         assert count_in(lake, "webhooks") == len(lines)
+        # Each was folded where it was read.
+        assert count_on(kafka.url, call_events_topic(own)) == 0
         found.append((calls_in(lake, "calls"), calls_in(lake, "open_calls"), count_in(lake, "call_events")))
     one, *others = found
     assert len(one[0]) > 350

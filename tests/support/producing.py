@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from pipeline.collect.received import webhook_record
+from pipeline.collect.received import iso_utc, webhook_record
 from pipeline.providers import provider_names, providers
 from pipeline.settings import load_settings
 from pipeline.stream.topics import bootstrap_servers, create_missing_topics, topic_specs
@@ -56,6 +56,15 @@ def produce_webhooks(
         count += 1
     assert producer.flush(60) == 0
     return count
+
+
+def as_produced(lines: Iterable[bytes]) -> list[bytes]:
+    """The same lines with the times of receipt that `produce_webhooks` gives them."""
+    found = []
+    for count, line in enumerate(lines):
+        received_at = iso_utc(RECEIVED_US + 1000 * count)
+        found.append(msgspec.json.encode(msgspec.json.decode(line) | {"received_at": received_at}))
+    return found
 
 
 def busy_calls(count: int, padding: int = 0, first: int = 0) -> Sequence[bytes]:
