@@ -23,12 +23,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
 
 import page
 import results
+from day_of_calls import records_of, simulate
 from plain import apply
 from producing import create_topics
 from real_kafka import KafkaCluster, why_unavailable
 from rich.console import Console
 from running import Collecting, Working
-from traffic import records_of, simulate
 from webhooks import event_of
 
 from pipeline.collect.received import WebhookRecord

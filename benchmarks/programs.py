@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from day_of_calls import Traffic
 from group import Group, webhook_topics
-from traffic import Traffic
 
 from pipeline.topic_names import call_events_topic, worker_group
 

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"
 import page
 import results
 from calls import COMPARED, calls_of_files, calls_of_lake, differences
+from day_of_calls import Traffic, preload, records_of, simulate
 from producing import create_topics
 from programs import (
     Failed,
@@ -37,7 +38,6 @@ from real_kafka import KafkaCluster, why_unavailable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from traffic import Traffic, preload, records_of, simulate
 
 HERE = Path(__file__).parent
 PEERS_PYTHON = HERE.parent / ".venv-bench" / "bin" / "python"

@@ -21,13 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"
 import msgspec
 import page
 import results
+from day_of_calls import Traffic, multiplied, preload, records_of, simulate
 from producing import create_topics
 from programs import Failed, Measured, Place, Worker, callfold_work
 from real_kafka import KafkaCluster, why_unavailable
 from rich.console import Console
 from run import DAYS, cores
 from running import count_in
-from traffic import Traffic, multiplied, preload, records_of, simulate
 
 from pipeline.collect.received import WebhookRecord, webhook_record
 

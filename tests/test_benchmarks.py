@@ -42,15 +42,15 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def traffic(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
-        from traffic import simulate
+        from day_of_calls import simulate
 
         return simulate(tmp_path_factory.mktemp("traffic"), 400, days=0.2)
 
 
 def test_the_peers_fold_gives_the_true_calls(traffic: Any, tmp_path: Path) -> None:
     from calls import calls_of_files, differences
+    from day_of_calls import records_of
     from plain import CallFiles, apply
-    from traffic import records_of
     from webhooks import event_of
 
     out = tmp_path / "out"
@@ -82,8 +82,8 @@ def test_callfolds_own_lake_gives_the_same_calls(traffic: Any, tmp_path: Path) -
 
 
 def test_multiplied_webhooks_are_as_many_calls_that_differ_in_their_ids(traffic: Any) -> None:
+    from day_of_calls import multiplied, records_of
     from plain import apply
-    from traffic import multiplied, records_of
     from webhooks import event_of
 
     states: dict[tuple[str, str], dict[str, Any]] = {}
@@ -99,8 +99,8 @@ def test_multiplied_webhooks_are_as_many_calls_that_differ_in_their_ids(traffic:
 
 
 def test_the_ending_webhook_of_a_call_is_the_one_that_ends_it(traffic: Any) -> None:
+    from day_of_calls import records_of
     from freshness import endings
-    from traffic import records_of
 
     records = list(records_of(traffic.archive))
     found = endings(records)

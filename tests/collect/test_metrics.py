@@ -8,7 +8,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.collect.metrics import CollectorMetrics
 from pipeline.collect.spool_file import Stock
-from pipeline.model import Rejection
 from pipeline.stream.metrics import WorkerMetrics
 from pipeline.stream.offsets import GroupOffset
 
@@ -25,8 +24,8 @@ def _page() -> str:
     collector.count_stored("recho", "kafka", 100)
     collector.count_closed("slow")
     collector.show_spool(Stock(webhooks=2, size_bytes=10, oldest_us=1, set_aside=1))
-    worker.count("recho", [])
-    worker.count("recho", Rejection("normalise", "not_json", None, "it is not JSON"))
+    worker.count("recho", events=3, unknown=1, others=1)
+    worker.count_rejected("recho", "not_json")
     worker.show_offsets({("t", 0): GroupOffset(1, 2)})
     with worker.flushing("normalise", counts=True):
         pass
