@@ -18,12 +18,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-class Sender(asyncio.Protocol):
-    """One connection: a request, its answer, the next request."""
+class Answers(asyncio.Protocol):
+    """One connection, which tells each answer's status once all of the answer is there."""
+
+    received = b""
+
+    def answered(self, status: int) -> None:
+        """An answer has come."""
+        raise NotImplementedError
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        head, found, rest = self.received.partition(b"\r\n\r\n")
+        if not found:
+            return
+        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+        if len(rest) < length:
+            return
+        self.received = rest[length:]
+        self.answered(int(head[9:12]))
+
+
+class Sender(Answers):
+    """A request, its answer, the next request."""
 
     def __init__(self, load: "Load") -> None:
         self.load = load
-        self.received = b""
         self.sent_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -38,16 +58,8 @@ class Sender(asyncio.Protocol):
         self.sent_at = time.perf_counter()
         self.transport.write(request)  # type: ignore[attr-defined]
 
-    def data_received(self, data: bytes) -> None:
-        self.received += data
-        head, found, rest = self.received.partition(b"\r\n\r\n")
-        if not found:
-            return
-        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
-        if len(rest) < length:
-            return
-        self.received = rest[length:]
-        self.load.answered(int(head[9:12]), time.perf_counter() - self.sent_at)
+    def answered(self, status: int) -> None:
+        self.load.answered(status, time.perf_counter() - self.sent_at)
         self.send()
 
     def connection_lost(self, exc: Exception | None) -> None:

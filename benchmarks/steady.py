@@ -13,14 +13,14 @@ from array import array
 from collections import deque
 from pathlib import Path
 
-from load import read_requests
+from load import Answers, read_requests
 
 
-class Connection(asyncio.Protocol):
+class Connection(Answers):
     """One connection; free, or waiting for the answer to one request."""
 
     def __init__(self, rate: "Steady") -> None:
-        self.rate, self.received, self.index = rate, b"", -1
+        self.rate, self.index = rate, -1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -30,16 +30,8 @@ class Connection(asyncio.Protocol):
         self.index = index
         self.transport.write(request)  # type: ignore[attr-defined]
 
-    def data_received(self, data: bytes) -> None:
-        self.received += data
-        head, found, rest = self.received.partition(b"\r\n\r\n")
-        if not found:
-            return
-        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
-        if len(rest) < length:
-            return
-        self.received = rest[length:]
-        self.rate.answered(self, int(head[9:12]))
+    def answered(self, status: int) -> None:
+        self.rate.answered(self, status)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.rate.lost(exc)

@@ -25,8 +25,8 @@ class _Sent(NamedTuple):
 class HoldBack:
     """Chooses each record's partition, knows how much of it is still unread, and what has reached the lake.
 
-    A webhook is in the lake when its own offset is committed (its events are then on the topic of call events), and
-    what that topic held at this moment is committed as well. `webhook_id` are numbers that rise.
+    A webhook is in the lake when its own offset is committed (its events are then in the lake, or on the topic of
+    call events), and what that topic held at this moment is committed as well. `webhook_id` are numbers that rise.
     """
 
     def __init__(self, partitions: int) -> None:
