@@ -21,7 +21,10 @@ from pipeline.setting_table import SETTINGS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "pipeline/README.md")}
+PAGES = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "pipeline/README.md", "sql/README.md", "sql/analysts.md")
+}
 
 HIDDEN = {"key_hash", "published_at", "is_retracted", "stream_key"}
 SQL_TYPE = {
