@@ -5,8 +5,9 @@ What `collect` gives must be durable before it is called again.
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from itertools import repeat
+from typing import Any, Final
 
 from pipeline.assemble.changes import Changes, History, NoHistory, PlacedEvent, is_change
 from pipeline.assemble.memory import Folded, Stream
@@ -14,6 +15,9 @@ from pipeline.assemble.timetable import Timetable, bucket_of
 from pipeline.model import CallEvent, Remembered
 
 __all__ = ["Assembler", "Changes", "History", "PlacedEvent"]
+
+#: a `PlacedEvent` of a pair, in 0.1 us: named tuples have a function of Python's for it, which takes 0.3
+_PLACED: Final = partial(tuple.__new__, PlacedEvent)
 
 
 class Assembler:
@@ -160,9 +164,10 @@ class Assembler:
         ((record, events),) = folded
         call, fresh = record.call_key, stream.fresh
         if fresh and len(fresh) == len(events):
-            changes.events.extend(PlacedEvent(event, call) for event in events)
+            changes.events.extend(map(_PLACED, zip(events, repeat(call))))
         elif fresh:
-            changes.events.extend(PlacedEvent(event, call) for event in events if event.event_id in fresh)
+            new = [event for event in events if event.event_id in fresh]
+            changes.events.extend(map(_PLACED, zip(new, repeat(call))))
         before = stream.published.get(call)
         if before is None:
             stream.bring_back(record)

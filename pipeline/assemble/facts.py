@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Final
 
-from pipeline.model import CallEvent, Channel, Direction
+from pipeline.model import CallEvent, CallRecord, Channel, Direction
 
 _RANK: Final = attrgetter("fact_rank")
 
@@ -88,6 +88,16 @@ class Believed:
         )
         self.success_evaluation, self.cost_total = success_evaluation, cost_total
 
+    def tell(self, record: CallRecord) -> None:
+        """Fills in what is nothing but believed."""
+        record.parent_call_id = self.parent_call_id
+        record.is_root = self.parent_call_id is None
+        record.account_id, record.agent_id = self.account_id, self.agent_id
+        record.direction, record.channel = self.direction or "unknown", self.channel or "unknown"
+        record.from_number, record.to_number = self.from_number, self.to_number
+        record.reported_seconds, record.cost_total = self.reported_seconds, self.cost_total
+        record.recording_url, record.success_evaluation = self.recording_url, self.success_evaluation
+
 
 class Counted:
     """What any of the events may say, and what is counted over all of them."""
@@ -125,6 +135,12 @@ class Counted:
         """Whether the time of any event is only that of its receipt."""
         self.attempts, self.errors = len(attempts or ()), len(errors or ())
         self.queued_us = queued_us
+
+    def tell(self, record: CallRecord) -> None:
+        """Fills in what is nothing but counted, or said by any."""
+        record.is_transferred, record.has_analysis = self.transferred, self.has_analysis
+        record.attempts, record.error_count = self.attempts or 1, self.errors
+        record.queued_us = self.queued_us
 
 
 class Times:
@@ -180,6 +196,15 @@ class Times:
                 if until_us is not None and ring <= until_us and (ring_from is None or ring > ring_from):
                     ring_from = ring
         self.ringing_us, self._ring_from = ringing_us, ring_from
+
+    def tell(self, record: CallRecord, is_over: bool) -> None:
+        """Fills in the instants, and the lengths that hang on nothing else."""
+        record.ringing_us, record.answered_us, record.ended_us = (
+            self.ringing_us,
+            self.answered_us,
+            self.ended_us,
+        )
+        record.ring_seconds, record.wrap_up_seconds = self.ring_seconds(is_over), self.wrap_up_seconds()
 
     def ring_seconds(self, is_over: bool) -> float | None:
         """How long it rang, the last time: until the answer, or until the end of an unanswered call."""

@@ -5,9 +5,11 @@ One message at a time costs as much as consuming one at a time; a batch of one p
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from struct import unpack_from
+from typing import Any
 
+import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
@@ -16,6 +18,8 @@ from pipeline.stream.connection import PLAINTEXT, ClientOptions, bootstrap_serve
 
 BATCH_BYTES = 512 * 1024
 _M, _32_BITS = 0x5BD1E995, 0xFFFFFFFF
+_FEW = 64
+"""Keys of one length, up to which numpy takes longer than one after the other (at 10: 31 instead of 5 us a key)."""
 
 Message = tuple[str | None, bytes | None]
 """Key and value; a value of None is a tombstone."""
@@ -35,6 +39,39 @@ def murmur2_partition(key: bytes, partitions: int) -> int:
         found = (found ^ int.from_bytes(key[words * 4 :], "little")) * _M & _32_BITS
     found = (found ^ found >> 13) * _M & _32_BITS
     return ((found ^ found >> 15) & 0x7FFFFFFF) % partitions
+
+
+def murmur2_partitions(keys: Sequence[bytes], partitions: int) -> list[int]:
+    """`murmur2_partition` of many keys: those of one length at once, which takes 0.2 microseconds a key."""
+    found = [0] * len(keys)
+    places: dict[int, list[int]] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(len(key), []).append(place)
+    for length, alike in places.items():
+        if len(alike) <= _FEW:
+            chosen = [murmur2_partition(keys[place], partitions) for place in alike]
+        else:
+            chosen = (_murmur2([keys[place] for place in alike], length) % partitions).tolist()
+        for place, partition in zip(alike, chosen, strict=True):
+            found[place] = partition
+    return found
+
+
+def _murmur2(keys: Sequence[bytes], length: int) -> "np.ndarray[Any, np.dtype[np.uint32]]":
+    """The hashes, without their sign, of keys of one length. Products wrap at 32 bits."""
+    bytes_of = np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), length)
+    words, multiplier = length >> 2, np.uint32(_M)
+    told = np.ascontiguousarray(bytes_of[:, : words * 4]).view("<u4").astype(np.uint32, copy=False)
+    found = np.full(len(keys), 0x9747B28C ^ length, np.uint32)
+    for number in range(words):
+        word = told[:, number] * multiplier
+        found = (found * multiplier) ^ ((word ^ np.right_shift(word, np.uint32(24))) * multiplier)
+    if length & 3:
+        for shift, place in enumerate(range(words * 4, length)):
+            found ^= np.left_shift(bytes_of[:, place].astype(np.uint32), np.uint32(8 * shift))
+        found *= multiplier
+    found = (found ^ np.right_shift(found, np.uint32(13))) * multiplier
+    return (found ^ np.right_shift(found, np.uint32(15))) & np.uint32(0x7FFFFFFF)
 
 
 class Backlog:
@@ -113,11 +150,16 @@ class BulkProducer:
         """Stores all messages, those of one key in their order. DestinationUnavailable if any was not stored."""
         try:
             count = len(await self._started.partitions_for(topic))
+            encoded = [(None if key is None else key.encode(), value) for key, value in messages]
+            keys = [key for key, _ in encoded if key is not None]
+            if partition_of is murmur2_partition:
+                places = iter(murmur2_partitions(keys, count))
+            else:
+                places = iter([partition_of(key, count) for key in keys])
             grouped: dict[int, list[tuple[bytes | None, bytes | None]]] = {}
-            for key, value in messages:
-                encoded = None if key is None else key.encode()
-                partition = 0 if encoded is None else partition_of(encoded, count)
-                grouped.setdefault(partition, []).append((encoded, value))
+            for message in encoded:
+                partition = 0 if message[0] is None else next(places)
+                grouped.setdefault(partition, []).append(message)
             await asyncio.gather(*(self._send_to(topic, p, group) for p, group in grouped.items()))
         except (KafkaError, OSError) as error:
             raise DestinationUnavailable(f"Kafka did not take messages for {topic}: {error!r}") from error
