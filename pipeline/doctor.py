@@ -4,6 +4,8 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
+from uuid import uuid4
 
 import duckdb
 
@@ -12,9 +14,16 @@ from pipeline.collect.verify import secret_problems
 from pipeline.doctor_kafka import Finding, broker_findings
 from pipeline.errors import CallfoldError
 from pipeline.lake import Lake
-from pipeline.query.checks import run_checks
+from pipeline.lake.compact import waiting
+from pipeline.lake.version import version_problem
+from pipeline.query.checks import checks, run_checks
 from pipeline.query.views import connect
 from pipeline.settings import ProviderAuth, Settings
+from pipeline.storage.place import is_remote
+from pipeline.storage.store import store_of
+
+MANY_HOT_FILES: Final = 2_000
+"""A worker writes some 120 between two compactions as they come (300 s, a flush every 10 s, four datasets)."""
 
 
 def doctor(settings: Settings) -> list[Finding]:
@@ -27,20 +36,54 @@ def doctor(settings: Settings) -> list[Finding]:
     return findings
 
 
-def _lake(root: Path) -> Iterator[Finding]:
+def _bucket_problem(root: Path) -> Finding | None:
+    """What keeps this machine from writing there, tried with an object that is removed again."""
+    store, probe = store_of(root), root / "_tmp" / f"doctor-{uuid4().hex}.txt"
+    try:
+        store.put_text("1", probe, is_new=True)
+        try:
+            store.put_text("2", probe, is_new=True)
+        except FileExistsError:
+            return None
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        told = f"{root} cannot be written: {error.strerror or error}"
+        return Finding("lake", told, "mend that, or set lake (CALLFOLD_LAKE)", is_broken=True)
+    told = f"{root}: the object store takes no notice of If-None-Match, so compaction refuses to run"
+    return Finding("lake", told, "use one that keeps to it, or a newer version of it", is_broken=True)
+
+
+def _folder_problem(root: Path) -> Finding | None:
     nearest = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
     try:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         advice = f"make {nearest} writable for this user, or set lake (CALLFOLD_LAKE) to another folder"
-        yield Finding("lake", f"{root} cannot be written: {error.strerror}", advice, is_broken=True)
+        return Finding("lake", f"{root} cannot be written: {error.strerror}", advice, is_broken=True)
+    return None
+
+
+def _lake(root: Path) -> Iterator[Finding]:
+    obstacle = _bucket_problem(root) if is_remote(root) else _folder_problem(root)
+    if obstacle is not None:
+        yield obstacle
         return
     if not Lake(root).exists():
         yield Finding(
             "lake", f"{root} is not there yet", "the first webhook, or `callfold backfill`, creates it"
         )
         return
+    newer = version_problem(Lake(root))
+    if newer is not None:
+        yield Finding(
+            "lake", newer, "queries still work, by the columns that this version knows", is_broken=True
+        )
+    many = waiting(Lake(root))
+    if many > MANY_HOT_FILES:
+        advice = "run `callfold compact`; if a worker runs, its log says why compaction fails"
+        yield Finding("compaction", f"{many:,} small files wait to be merged: queries are slow", advice)
     try:
         with connect(root) as connection:
             counted = connection.execute(
@@ -56,18 +99,28 @@ def _lake(root: Path) -> Iterator[Finding]:
     yield Finding("lake", f"{root}: {calls:,} calls, {open_calls:,} open")
     if quarantined:
         yield Finding("quarantine", f"{quarantined:,} webhooks", "look: callfold quarantine")
+    if not problems:
+        yield Finding("rules", f"no row of the lake breaks one of the {len(checks())}")
     for problem in problems:
-        yield Finding("check", str(problem), "", is_broken=False)
+        advice = f"{problem.check.description} {problem.check.why}"
+        yield Finding("rules", problem.told, advice, is_broken=problem.check.is_error)
 
 
 def _spool(settings: Settings) -> Iterator[Finding]:
     """What waits in the spools of this directory; those that a collector has open tell it in their metrics."""
-    directory = settings.spool
     if settings.spool_max_bytes == 0:
         yield Finding(
             "spool", "none: while Kafka is away every webhook is answered 503", "set spool.max_bytes"
         )
         return
+    if settings.spool_dir is None and is_remote(settings.lake):
+        yield Finding(
+            "spool",
+            "no directory: the lake is not on this machine",
+            "for a collector, set spool.dir (CALLFOLD_SPOOL_DIR)",
+        )
+        return
+    directory = settings.spool
     if not directory.exists():
         yield Finding("spool", f"{directory} is not there yet: the first collector makes it")
         return

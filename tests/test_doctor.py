@@ -3,6 +3,7 @@
 The real clusters are in tests/stream/test_security.py.
 """
 
+import runpy
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pipeline import doctor_kafka
 from pipeline.doctor import doctor
 from pipeline.doctor_kafka import Finding, broker_findings
 from pipeline.providers import provider_names
+from pipeline.query.checks import checks
 from pipeline.settings import Settings, load_settings
 from pipeline.stream.cluster import ClusterState, Member, TopicState
 from pipeline.stream.topics import TopicSpec, topic_specs
@@ -182,3 +184,34 @@ def test_a_secret_that_looks_like_a_name_is_told_and_not_shown(tmp_path: Path) -
     assert not found.is_broken
     assert "begins with / and names no file" in found.told
     assert "9j4AAQ" not in str(found)
+
+
+_LAKES = runpy.run_path(str(Path(__file__).parent / "sql" / "conftest.py"))
+call = _LAKES["call"]
+
+
+def rules_found(lake: Path) -> list[Finding]:
+    settings = load_settings({"lake": str(lake)}, {}, None, provider_names())
+    return [finding for finding in doctor(settings) if finding.what == "rules"]
+
+
+def test_a_lake_that_breaks_no_rule_is_said_to_break_none(tmp_path: Path) -> None:
+    lake = _LAKES["Lake"](tmp_path / "lake")
+    lake.hot(call("1"))
+    lake.events_of(call("1"))
+    assert [str(finding) for finding in rules_found(lake.root)] == [
+        f"ok    {'rules':<29}  no row of the lake breaks one of the {len(checks())}"
+    ]
+
+
+def test_rows_that_break_rules_are_named_and_a_wrong_record_is_a_failure(tmp_path: Path) -> None:
+    lake = _LAKES["Lake"](tmp_path / "lake")
+    rows = [call("a\x1b[31m", ended_at=None), call("b", attempts=0), call("c", attempts=0)]
+    lake.hot(*rows)
+    lake.events_of(*rows)
+    warned, failed = rules_found(lake.root)
+    assert warned.told == "calls_ended_without_end: 1 row, such as whippy:a\\u001b[31m"
+    assert (warned.is_broken, str(warned)[:4]) == (False, "warn")
+    assert failed.told == "calls_impossible_count: 2 rows, such as whippy:b, whippy:c"
+    assert (failed.is_broken, str(failed)[:4]) == (True, "FAIL")
+    assert failed.advice.startswith("One row per call with fewer than one event")

@@ -6,6 +6,7 @@ from functools import cache
 import duckdb
 
 from pipeline.errors import CallfoldError
+from pipeline.query.bodies import harmless_line
 from pipeline.query.views import CHECK_FOLDER, one_line, sql_folder
 
 
@@ -18,7 +19,13 @@ class Check:
     severity: (
         str  # "error": the record is wrong; "warning": worth a look, the provider may really have said so
     )
+    why: str
     sql: str
+
+    @property
+    def is_error(self) -> bool:
+        """Whether a row of it means that a record is wrong, and somebody has to act."""
+        return self.severity == "error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,13 @@ class Finding:
     rows: int
     examples: tuple[str, ...]
 
+    @property
+    def told(self) -> str:
+        """The finding in one line; keys are strangers' words, and are shown without acting on a terminal."""
+        rows = "1 row" if self.rows == 1 else f"{self.rows:,} rows"
+        examples = ", ".join(harmless_line(key) for key in self.examples)
+        return f"{self.check.name}: {rows}, such as {examples}"
+
 
 @cache
 def checks() -> tuple[Check, ...]:
@@ -37,7 +51,7 @@ def checks() -> tuple[Check, ...]:
     for path in sorted((sql_folder() / CHECK_FOLDER).glob("*.sql")):
         stated = _stated(path.with_suffix(".yml").read_text(encoding="utf-8"))
         sql = path.read_text(encoding="utf-8").strip().rstrip(";")
-        found.append(Check(path.stem, stated["description"], stated["severity"], sql))
+        found.append(Check(path.stem, stated["description"], stated["severity"], stated["why"], sql))
     return tuple(found)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import duckdb
 
 from pipeline.errors import CallfoldError
-from pipeline.query.checks import run_checks
+from pipeline.query.checks import checks, run_checks
 from pipeline.query.views import again, connect, one_line
 from pipeline.report.figures import (
     Busiest,
@@ -20,6 +20,7 @@ from pipeline.report.figures import (
     Share,
     Volume,
 )
+from pipeline.report.handling import agents, before, funnel, handling, speeds
 from pipeline.report.period import Period
 
 TALK_BANDS: Final = (0, 10, 30, 60, 120, 300, 600, 1800)
@@ -120,6 +121,12 @@ def _collect(connection: duckdb.DuckDBPyConnection, period: Period, now: datetim
         talk_times=_talk_times(dict(rows(_TALK, bands=list(TALK_BANDS)))),
         busiest=_busiest(rows(_BUSIEST)),
         quality=_quality(rows(_QUALITY)[0]),
+        before=before(rows, period, total.answer_rate),
+        funnel=funnel(rows, total.calls),
+        speeds=speeds(rows),
+        handling=handling(rows),
+        agents=agents(rows),
+        checks_run=len(checks()),
         checks=tuple(
             CheckLine(
                 found.check.name, found.check.severity, found.check.description, found.rows, found.examples

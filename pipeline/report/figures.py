@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date, datetime
-from math import sqrt
+from math import hypot, sqrt
 from typing import Final
 
 _Z2: Final = 1.959963984540054**2
@@ -30,6 +30,16 @@ class Ratio:
         centre = (p + _Z2 / (2 * n)) / scale
         margin = sqrt(_Z2 * (p * (1 - p) / n + _Z2 / (4 * n * n))) / scale
         return max(0.0, centre - margin), min(1.0, centre + margin)
+
+
+def difference_bounds(now: Ratio, before: Ratio) -> tuple[float, float] | None:
+    """The 95 % interval of `now` less `before`: Newcombe's method 10, as in the view `kpi_week_over_week`."""
+    if now.value is None or before.value is None or now.bounds is None or before.bounds is None:
+        return None
+    change = now.value - before.value
+    down = hypot(now.value - now.bounds[0], before.bounds[1] - before.value)
+    up = hypot(now.bounds[1] - now.value, before.value - before.bounds[0])
+    return change - down, change + up
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,74 @@ class Share:
 
     labels: tuple[str, ...]
     ratio: Ratio
+
+
+@dataclass(frozen=True, slots=True)
+class Handling:
+    """What was done with one provider's calls, or with those of all (`name` is then `all`)."""
+
+    name: str
+    transferred: Ratio  # of conversations: answered, and not by a machine
+    contained: Ratio  # completed without a transfer, of the same
+    repeats: (
+        Ratio  # inbound calls of a number that had called within 24 hours, of those whose number is known
+    )
+    redialled: Ratio  # answered, of outbound calls that were dialled more than once
+    retried: Ratio  # answered, of outbound calls to a number that had not answered within 24 hours
+    cost_total: (
+        float | None
+    )  # in the provider's own currency; None for all providers, whose currencies may differ
+    costed_answered: int
+
+    @property
+    def cost_per_answered_call(self) -> float | None:
+        """Of the calls whose cost was reported."""
+        return (
+            self.cost_total / self.costed_answered
+            if self.cost_total is not None and self.costed_answered
+            else None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast one provider's inbound calls were answered, or those of all; a level for each threshold."""
+
+    name: str
+    levels: tuple["Level", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The share of the inbound calls offered that were answered within so many seconds."""
+
+    within_seconds: int
+    service_level: Ratio
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """One assistant or human agent in the league."""
+
+    provider: str
+    agent_id: str
+    completed: Ratio  # of the agent's calls
+    answered: int
+    transferred: Ratio  # of the answered ones
+    talk_seconds_avg: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The same figures of as many days right before the period, and how the answer rate changed."""
+
+    first: date
+    last: date
+    calls: int
+    answer_rate: Ratio
+    answer_rate_change: float | None
+    low: float | None  # of the change: 95 % bounds by Newcombe's method 10
+    high: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,4 +197,10 @@ class Report:
     talk_times: tuple[Volume, ...]  # calls whose talk time lies in the band; `answered` equals `calls`
     busiest: Busiest | None
     quality: Quality
-    checks: tuple[CheckLine, ...]
+    before: Before | None  # None for all dates, and where no call was before
+    funnel: tuple[Share, ...]  # labels: stage; of all calls
+    speeds: tuple[Speed, ...]  # by provider, then of all; empty without inbound calls
+    handling: tuple[Handling, ...]  # by provider, then of all
+    agents: tuple[Agent, ...]  # the best first, by the lower bound of `completed`
+    checks: tuple[CheckLine, ...]  # those that found rows
+    checks_run: int

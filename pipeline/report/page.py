@@ -5,24 +5,16 @@ from html import escape
 from importlib.resources import files
 
 from pipeline.report.figures import Report
-from pipeline.report.plots import WIDE, bars_plot, columns_plot, rates_plot
-from pipeline.report.sections import (
-    Section,
-    duration,
-    empty_sentence,
-    instant,
-    is_empty,
-    percent,
-    percent_bounds,
-    sections,
-    title,
-)
+from pipeline.report.handling_sections import stage_name
+from pipeline.report.plots import HALF, WIDE, bars_plot, columns_plot, rates_plot
+from pipeline.report.section import Section, duration, instant, percent, percent_bounds
+from pipeline.report.sections import empty_sentence, is_empty, sections, title
 
 _LEGEND = (
     '<p class="legend"><span class="key main"></span>answered <span class="key rest"></span>not answered</p>'
 )
 _FOLDED = frozenset(
-    {"days", "hours", "end_triggers"}
+    {"funnel", "days", "hours", "end_triggers"}
 )  # the plot says it; the table is there for who wants figures
 
 
@@ -88,7 +80,9 @@ def _section(section: Section, report: Report) -> str:
     table = _table(section) if section.rows else ""
     if plot and section.key in _FOLDED:
         table = f"<details><summary>Figures</summary>{table}</details>"
-    wide = " wide" if len(section.header) > 4 else ""
+    # Without the days before beside it, the funnel has its row for itself.
+    is_wide = len(section.header) > 4 or (section.key == "funnel" and report.before is None)
+    wide = " wide" if is_wide else ""
     return (
         f'<section class="{section.key}{wide}"><h2>{escape(section.title)}</h2>'
         f'<p class="note">{escape(section.note)}</p><div class="content"><div>{plot}</div>{table}</div></section>\n'
@@ -101,6 +95,12 @@ def _plot(section: Section, report: Report) -> str:
     if section.key in ("days", "hours"):
         volumes = report.days if section.key == "days" else report.hours
         return _LEGEND + columns_plot(section.title, volumes, stacked=True)
+    if section.key == "funnel":
+        stages = [
+            (stage_name(each.labels[0]), each.ratio.numerator, each.ratio.value or 0)
+            for each in report.funnel
+        ]
+        return bars_plot(section.title, stages, HALF if report.before is not None else WIDE)
     if section.key == "end_triggers" and report.end_triggers:
         return bars_plot(
             section.title,

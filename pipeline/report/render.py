@@ -11,7 +11,8 @@ from typing import Any, Final, Literal
 from pipeline.errors import UserError
 from pipeline.report.figures import Ratio, Report
 from pipeline.report.page import render_html
-from pipeline.report.sections import Section, empty_sentence, instant, is_empty, sections, title
+from pipeline.report.section import Section, instant
+from pipeline.report.sections import empty_sentence, is_empty, sections, title
 
 ReportFormat = Literal["html", "md", "csv", "json"]
 
@@ -102,8 +103,37 @@ def _figures(report: Report) -> Iterator[tuple[Any, ...]]:
             yield from _row(name, "/".join(share.labels), "share", share.ratio)
     for field in fields(report.quality):
         yield from _row("quality", "", field.name, _plain(getattr(report.quality, field.name)))
+    yield from _handling_figures(report)
+    yield from _row("checks", "", "run", report.checks_run)
     for check in report.checks:
+        yield from _row("checks", check.name, "severity", check.severity)
         yield from _row("checks", check.name, "rows", check.rows)
+        yield from _row("checks", check.name, "examples", " ".join(check.examples))
+
+
+def _handling_figures(report: Report) -> Iterator[tuple[Any, ...]]:
+    if report.before is not None:
+        for field in fields(report.before):
+            yield from _row("before", "", field.name, _of_before(getattr(report.before, field.name)))
+    for share in report.funnel:
+        yield from _row("funnel", share.labels[0], "share", share.ratio)
+    for speed in report.speeds:
+        for level in speed.levels:
+            yield from _row("speeds", speed.name, f"within_{level.within_seconds}_s", level.service_level)
+    for each in report.handling:
+        for field in fields(each):
+            if field.name != "name":
+                yield from _row("handling", each.name, field.name, getattr(each, field.name))
+        yield from _row("handling", each.name, "cost_per_answered_call", each.cost_per_answered_call)
+    for agent in report.agents:
+        for field in fields(agent):
+            if field.name not in ("provider", "agent_id"):
+                label = f"{agent.provider}/{agent.agent_id}"
+                yield from _row("agents", label, field.name, getattr(agent, field.name))
+
+
+def _of_before(value: Any) -> Any:
+    return value if isinstance(value, Ratio) else _plain(value)
 
 
 def _row(section: str, label: str, metric: str, value: Any) -> Iterator[tuple[Any, ...]]:

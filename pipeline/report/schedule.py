@@ -1,9 +1,8 @@
 """When a report is due, and writing it exactly once however many workers try. Starts no timer itself."""
 
-import os
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
 
 from croniter import croniter
 
@@ -11,6 +10,7 @@ from pipeline.errors import CallfoldError, UserError
 from pipeline.report.build import build_report
 from pipeline.report.period import Period, parse_period
 from pipeline.report.render import render
+from pipeline.storage.store import store_of
 
 
 def due(cron: str, last_run: datetime | None, now: datetime) -> datetime | None:
@@ -37,9 +37,14 @@ def write_once(lake: Path, period: str, format: str, now: datetime) -> Path | No
     if target.exists():
         return None
     text = render(build_report(lake, meant, now), format)
-    part = lake / "_tmp" / f"report-{uuid4().hex}.part"
+    store = store_of(lake)
     try:
-        return _claim(target, part, text)
+        store.lay_out(target.parent)
+        with suppress(FileExistsError):
+            store.put_text(text, target, is_new=True)
+            return target
+        # Of several workers exactly one wins.
+        return None
     except OSError as error:
         raise CallfoldError(f"cannot write {target}: {error.strerror or error}") from error
 
@@ -47,20 +52,3 @@ def write_once(lake: Path, period: str, format: str, now: datetime) -> Path | No
 def _file_label(period: Period, now: datetime) -> str:
     """A period that is over has one report; one that still fills gets one for each time it is due."""
     return period.label if period.is_past else f"{period.label}-at-{now.astimezone(UTC):%Y%m%dT%H%M}"
-
-
-def _claim(target: Path, part: Path, text: str) -> Path | None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with part.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        # Linking fails where the name is taken: of several workers exactly one wins, and its file is whole.
-        os.link(part, target)
-    except FileExistsError:
-        return None
-    finally:
-        part.unlink(missing_ok=True)
-    return target

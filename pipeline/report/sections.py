@@ -1,25 +1,12 @@
 """A report as headed tables of text, the same for every form of it that people read."""
 
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 from pipeline.report.figures import Outcomes, Ratio, Report
+from pipeline.report.handling_sections import agents, before, funnel, handling, speeds
+from pipeline.report.section import NOTHING, Section, duration, instant, percent, percent_bounds
 
-NOTHING: Final = "–"
 MOST_REASONS: Final = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One heading with a table. `note` says what is counted. The first `words` columns are words, the rest figures."""
-
-    key: str
-    title: str
-    note: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    words: int = 1
 
 
 def is_empty(report: Report) -> bool:
@@ -42,39 +29,19 @@ def sections(report: Report) -> list[Section]:
     """All sections, in the order in which they are read; those about calls are left out where there are none."""
     about_calls = [] if is_empty(report) else [
         _providers(report),
+        *before(report),
+        funnel(report),
         _days(report),
         _hours(report),
         _end_triggers(report),
         _quality(report),
         _failures(report),
+        *speeds(report),
+        *handling(report),
         _talk_times(report),
+        *agents(report),
     ]  # fmt: skip
     return [*(about_calls or [_quality(report)]), _checks(report)]
-
-
-def percent(ratio: Ratio) -> str:
-    """A share with one decimal."""
-    return NOTHING if ratio.value is None else f"{100 * ratio.value:.1f} %"
-
-
-def percent_bounds(ratio: Ratio) -> str:
-    """Its 95 % interval."""
-    return NOTHING if ratio.bounds is None else f"{100 * ratio.bounds[0]:.1f}–{100 * ratio.bounds[1]:.1f} %"
-
-
-def duration(seconds: float | None) -> str:
-    """A length of time as people say it: 42 s, 3 min 07 s, 2 h 05 min."""
-    if seconds is None:
-        return NOTHING
-    if seconds < 59.5:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60:02d} min"
-
-
-def instant(moment: datetime | None) -> str:
-    """An instant to the second, in UTC."""
-    return NOTHING if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _providers(report: Report) -> Section:
@@ -212,11 +179,12 @@ def _quality(report: Report) -> Section:
 
 
 def _checks(report: Report) -> Section:
-    found = bool(report.checks)
+    count = report.checks_run
+    found = f"{len(report.checks)} of {count} rules over the whole lake are broken by some rows."
     return Section(
         "checks",
         "Checks",
-        "Rules over the whole lake that some rows break." if found else "No row of the lake breaks a rule.",
+        found if report.checks else f"No row of the lake breaks one of the {count} rules.",
         ("Check", "Severity", "What it finds", "For example", "Rows"),
         tuple(
             (each.name, each.severity, each.description, ", ".join(each.examples), f"{each.rows:,}")

@@ -13,6 +13,7 @@ counted as (
         count(*) filter (
             where is_answered or outcome in ('busy', 'no_answer', 'rejected')
         ) as network_effective,
+        cast(sum(attempts) as bigint) as bids,
     from int_root_calls
     group by date, provider, direction
 ),
@@ -63,6 +64,8 @@ kpi_answer_rate as (
         ner,
         case when seizures > 0 then greatest(0, ner_centre - ner_margin) end as ner_low,
         case when seizures > 0 then least(1, ner_centre + ner_margin) end as ner_high,
+        bids,
+        answered / nullif(bids, 0) as abr,
     from intervals
 )
 

@@ -51,6 +51,15 @@ kpi_concurrency as (
                     - greatest(from_us, minute_number * 60000000)
                 )
             ) as double
+        ) / 1000000 as call_seconds,
+        60 as minute_seconds,
+        cast(
+            sum(
+                level * (
+                    least(until_us, (minute_number + 1) * 60000000)
+                    - greatest(from_us, minute_number * 60000000)
+                )
+            ) as double
         ) / 60000000 as erlangs,
     from minutes
     group by minute_number

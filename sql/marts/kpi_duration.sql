@@ -10,6 +10,7 @@ counted as (
         quantile_cont(talk_seconds, 0.50) filter (where is_answered) as talk_p50,
         quantile_cont(talk_seconds, 0.90) filter (where is_answered) as talk_p90,
         quantile_cont(talk_seconds, 0.95) filter (where is_answered) as talk_p95,
+        sum(talk_us) filter (where is_answered) / 1000000 as talk_seconds_total,
         sum(talk_us) filter (where is_answered) / 1000000
             / nullif(count(talk_us) filter (where is_answered), 0) as talk_avg,
         count(ring_seconds) as ring_known,

@@ -1,19 +1,20 @@
 with
 
 -- Which sealed files count. It is listed before them, so that what it names is there.
-manifest as (
+manifest as materialized (
     select generation
     from read_parquet('call_events/manifest/*.parquet', union_by_name = true, hive_partitioning = false)
     qualify version = max(version) over ()
 ),
 
-hot as (
+hot as materialized (
     select *
     from read_parquet('call_events/hot/*.parquet', union_by_name = true, hive_partitioning = false)
     qualify row_number() over (partition by event_id order by published_at desc) = 1
 ),
 
-sealed as (
+-- Not materialized, so that what a query asks for (one call's events) is looked for in the files themselves.
+sealed as not materialized (
     select sealed_files.* exclude (generation)
     from manifest
     join read_parquet('call_events/sealed/**/*.parquet', union_by_name = true, hive_partitioning = false) as sealed_files

@@ -1,57 +1,57 @@
 with
 
 -- Which sealed files count. It is listed before them, so that what it names is there.
-manifest as (
+manifest as materialized (
     select generation
     from read_parquet('calls/manifest/*.parquet', union_by_name = true, hive_partitioning = false)
     qualify version = max(version) over ()
 ),
 
-hot as (
+hot as materialized (
     select *
     from read_parquet('calls/hot/*.parquet', union_by_name = true, hive_partitioning = false)
     qualify row_number() over (partition by key_hash order by revision desc, published_at desc) = 1
 ),
 
-sealed as (
+-- Not materialized: it is read several times, each time only the columns that are wanted, and never held in memory.
+sealed as not materialized (
     select sealed_files.* exclude (generation)
     from manifest
     join read_parquet('calls/sealed/**/*.parquet', union_by_name = true, hive_partitioning = false) as sealed_files
         on manifest.generation = sealed_files.generation
 ),
 
--- A worker that starts from an older state publishes older revisions again: sealed wins where it is further on.
-sealed_kept as (
-    select sealed.*
-    from sealed
-    left join hot on sealed.key_hash = hot.key_hash
-    where
-        hot.key_hash is null
-        or (sealed.revision, sealed.published_at) > (hot.revision, hot.published_at)
-),
-
-sealed_again as (
-    select
-        sealed.key_hash,
-        sealed.revision,
-        sealed.published_at,
+-- Only their keys: a scan of one column. Most often there are none, and then nothing below looks for them.
+keys_again as materialized (
+    select sealed.key_hash
     from sealed
     semi join hot on sealed.key_hash = hot.key_hash
 ),
 
-hot_kept as (
+hot_again as (
     select hot.*
     from hot
-    left join sealed_again
-        on hot.key_hash = sealed_again.key_hash
-        and (sealed_again.revision, sealed_again.published_at) > (hot.revision, hot.published_at)
-    where sealed_again.key_hash is null
+    semi join keys_again on hot.key_hash = keys_again.key_hash
+),
+
+-- A worker that starts from an older state publishes older revisions again: sealed wins where it is further on.
+sealed_further as materialized (
+    select sealed.*
+    from sealed
+    join hot_again on sealed.key_hash = hot_again.key_hash
+    where (sealed.revision, sealed.published_at) > (hot_again.revision, hot_again.published_at)
 ),
 
 latest as (
-    select * from hot_kept
+    select hot.*
+    from hot
+    anti join sealed_further on hot.key_hash = sealed_further.key_hash
     union all by name
-    select * from sealed_kept
+    select * from sealed_further
+    union all by name
+    select sealed.*
+    from sealed
+    anti join keys_again on sealed.key_hash = keys_again.key_hash
 ),
 
 int_latest_calls as (

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.query.checks import checks
 from pipeline.report.build import build_report
 from pipeline.report.figures import Busiest, Ratio, Report, Share, Volume
 from pipeline.report.period import parse_period
 from pipeline.report.plots import tick_step
 from pipeline.report.render import render
-from pipeline.report.sections import duration
+from pipeline.report.section import duration
 
 _BUILDER = runpy.run_path(str(Path(__file__).parents[1] / "sql" / "conftest.py"))
 call, at = _BUILDER["call"], _BUILDER["at"]
@@ -27,14 +28,16 @@ MISSED: dict[str, Any] = {"is_answered": False, "answered_by": None, "failure_cl
 
 
 def fill(lake: Any) -> None:
-    lake.hot(
+    rows = [
         call("1", talk_seconds=5.0, started_at=at("09:00:00"), ended_at=at("09:00:30")),
         call("2", talk_seconds=90.0, started_at=at("09:00:10"), ended_at=at("09:02:00"), end_trigger="agent"),
         call("3", outcome="busy", failure_reason="<486> | busy", **MISSED),
         call("4", provider="recho", talk_seconds=4000.0, started_at=at("14:00:00"), time_source="received"),
         call("5", outcome="no_answer", **MISSED, started_at=at("14:00:00") - timedelta(days=1)),
         call("open", state="ringing", outcome=None, closed_by=None, end_trigger=None),
-    )
+    ]
+    lake.hot(*rows)
+    lake.events_of(*rows)
 
 
 def report_of(lake: Any, period: str) -> Report:
@@ -58,7 +61,7 @@ def test_the_figures_of_a_day(lake: Any) -> None:
     assert report.end_triggers == (Share(("customer",), Ratio(2, 3)), Share(("agent",), Ratio(1, 3)))
     assert report.failures == (Share(("recipient", "busy", "<486> | busy"), Ratio(1, 4)),)
     assert [volume.calls for volume in report.talk_times] == [1, 0, 0, 1, 0, 0, 0, 1]
-    assert report.busiest == Busiest(at("09:00:00"), 2, pytest.approx((30 + 50) / 60))
+    assert report.busiest == Busiest(at("09:00:00"), 3, pytest.approx((30 + 50 + 60) / 60))
     assert (report.quality.received_times, report.quality.open_calls) == (1, 1)
     assert report.checks == ()
 
@@ -76,6 +79,7 @@ def test_a_long_period_is_shown_by_month(lake: Any) -> None:
 
 def test_checks_that_find_rows_are_in_the_report(lake: Any) -> None:
     lake.hot(call("1", talk_seconds=-1.0))
+    lake.events_of(call("1"))
     (line,) = report_of(lake, "yesterday").checks
     assert (line.name, line.severity, line.rows, line.examples) == (
         "calls_negative_duration",
@@ -83,7 +87,43 @@ def test_checks_that_find_rows_are_in_the_report(lake: Any) -> None:
         1,
         ("whippy:1",),
     )
-    assert "calls_negative_duration" in render(report_of(lake, "yesterday"), "md")
+
+
+def test_every_form_says_what_the_checks_found(lake: Any) -> None:
+    lake.hot(call("1", talk_seconds=-1.0), call("2", attempts=0))
+    lake.events_of(call("1"), call("2"))
+    report = report_of(lake, "yesterday")
+    found = {
+        "calls_impossible_count": ("error", 1, "whippy:2"),
+        "calls_negative_duration": ("error", 1, "whippy:1"),
+    }
+    told = json.loads(render(report, "json"))
+    assert told["checks_run"] == len(checks())
+    assert {
+        each["name"]: (each["severity"], each["rows"], *each["examples"]) for each in told["checks"]
+    } == found
+    rows = [row for row in csv.DictReader(StringIO(render(report, "csv"))) if row["section"] == "checks"]
+    assert {(row["label"], row["metric"], row["value"]) for row in rows} == {
+        ("", "run", str(len(checks()))),
+        *(
+            (name, metric, str(value))
+            for name, values in found.items()
+            for metric, value in zip(("severity", "rows", "examples"), values, strict=True)
+        ),
+    }
+    for form in ("html", "md"):
+        text = render(report, form)
+        assert f"2 of {len(checks())} rules over the whole lake are broken by some rows." in text
+        for name, (severity, _, key) in found.items():
+            assert all(word in text for word in (name, severity, key))
+
+
+@pytest.mark.parametrize("form", ["html", "md"])
+def test_a_lake_that_breaks_no_rule_is_said_to_break_none(lake: Any, form: str) -> None:
+    fill(lake)
+    assert f"No row of the lake breaks one of the {len(checks())} rules." in render(
+        report_of(lake, "yesterday"), form
+    )
 
 
 class _Page(HTMLParser):
@@ -117,8 +157,8 @@ def test_html_is_one_file_that_needs_nothing_else(lake: Any) -> None:
     assert page.references == []
     assert not {"script", "link", "img", "iframe"} & set(page.tags)
     assert not re.search(r"@import|url\(", text)
-    assert page.tags.count("svg") == 6
-    assert text.count('role="img" aria-label="') == 6
+    assert page.tags.count("svg") == 7
+    assert text.count('role="img" aria-label="') == 7
     assert "&lt;486&gt; | busy" in text
 
 

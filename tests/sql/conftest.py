@@ -59,7 +59,7 @@ def call(call_id: str, **columns: Any) -> dict[str, Any]:
         "time_source": "provider",
         "has_analysis": False,
         "first_event_at": start or at("09:00:00"),
-        "last_event_at": at("10:00:00"),
+        "last_event_at": max(at("10:00:00"), (start or DAY) + timedelta(minutes=1)),
         "event_count": 3,
         "revision": 3,
         "closed_by": "terminal",
@@ -67,6 +67,8 @@ def call(call_id: str, **columns: Any) -> dict[str, Any]:
         "is_retracted": False,
         **columns,
     }
+    if row["state"] == "ended":
+        row.setdefault("ended_at", (start or at("09:00:00")) + timedelta(minutes=1))
     row.setdefault("call_key", f"{row['provider']}:{call_id}")
     row.setdefault("date", (row["started_at"] or row["first_event_at"]).date())
     row.setdefault("key_hash", key_hash(row["call_key"]))
@@ -116,6 +118,19 @@ class Lake:
 
     def sealed(self, *rows: Row, day: date | None = None) -> None:
         self.write(f"calls/sealed/date={day or DAY.date()}", list(rows))
+
+    def events_of(self, *rows: Row) -> None:
+        """As many events for each of the calls as it says that it was folded from."""
+        keys = [
+            (row["call_key"], row["provider"], number) for row in rows for number in range(row["event_count"])
+        ]
+        self.write(
+            "call_events/hot",
+            [
+                {"event_id": f"{key}#{number}", "call_key": key, "stream_key": key, "provider": provider}
+                for key, provider, number in keys
+            ],
+        )
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
         connection = self.connect()

@@ -1,10 +1,14 @@
 """Which rows of the lake's files the views over calls show."""
 
+import itertools
+import random
 import runpy
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 _BUILDER = runpy.run_path(str(Path(__file__).parent / "conftest.py"))
 call, at = _BUILDER["call"], _BUILDER["at"]
@@ -130,3 +134,50 @@ def test_a_column_that_older_files_lack_is_null_there(lake: Any) -> None:
     path = next(path for path in (lake.root / "calls/hot").glob("*.parquet") if "schema" not in path.name)
     pq.write_table(pq.read_table(path).drop_columns(["cost_total"]), path)
     assert lake.column("select cost_total from calls") == [None]
+
+
+CHOICES = list(itertools.product("123", (1, 2, 3), ("12:00:00", "12:00:10", "12:00:20")))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_of_hot_and_sealed_rows_the_furthest_counts_whatever_there_is(lake: Any, seed: int) -> None:
+    dice = random.Random(seed)
+
+    def rows(count: int, retracted: float = 0) -> list[dict[str, Any]]:
+        return [
+            call(
+                key,
+                revision=revision,
+                published_at=at(clock),
+                is_retracted=dice.random() < retracted,
+                from_number=f"{dice.random()}",
+            )
+            for key, revision, clock in dice.sample(CHOICES, count)
+        ]
+
+    sealed = list({row["call_key"]: row for row in rows(dice.randrange(4))}.values())
+    revisions = list({(row["call_key"], row["revision"]): row for row in rows(6)}.values())
+    hot = rows(dice.randrange(1, 7), retracted=0.3)
+    for row in sealed:
+        lake.sealed(row)
+    lake.write("call_revisions/sealed/date=2026-03-05", revisions)
+    for row in hot:
+        lake.hot(row)
+
+    def shown(wins: Any, *kinds: list[dict[str, Any]], key: Any) -> list[str]:
+        newest: dict[Any, dict[str, Any]] = {}
+        for row in itertools.chain(*kinds):
+            held = newest.get(key(row))
+            if held is None or wins(row) > wins(held):
+                newest[key(row)] = row
+        return sorted(row["from_number"] for row in newest.values() if not row["is_retracted"])
+
+    # Hot first: of two rows that are as far on, the hot one is shown.
+    found = lake.column("select from_number from all_calls order by 1")
+    assert found == shown(_furthest, hot, sealed, key=itemgetter("call_key"))
+    found = lake.column("select from_number from call_revisions order by 1")
+    assert found == shown(itemgetter("published_at"), hot, revisions, key=itemgetter("call_key", "revision"))
+
+
+def _furthest(row: dict[str, Any]) -> Any:
+    return row["revision"], row["published_at"]

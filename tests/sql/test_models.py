@@ -14,6 +14,11 @@ from pipeline.query.views import models, sql_folder, views_sql
 SQL_FILES = sorted(sql_folder().glob("*/*.sql"))
 VIEWS = [path for path in SQL_FILES if path.parent.name != "checks"]
 CHECKS = [path for path in SQL_FILES if path.parent.name == "checks"]
+KPIS = [path for path in VIEWS if path.parent.name == "marts" and not path.stem.startswith("int_")]
+STATES_ITS_SHARE = re.compile(
+    r"(_rate|_share|_ratio|_avg|_level|_minute|_call)$|^(share|asr|ner|abr|erlangs)$"
+)
+"""Columns so named are one number over another."""
 Described = dict[str, list[tuple[str, str]]]
 _BUILDER = runpy.run_path(str(Path(__file__).parent / "conftest.py"))
 
@@ -40,6 +45,16 @@ KPI_COLUMNS = {
     "kpi_failure": "date provider direction failure_class outcome failure_reason calls share",
     "kpi_hourly": "date provider direction weekday hour calls answered answer_rate",
     "kpi_concurrency": "date minute peak_calls erlangs",
+    "kpi_funnel": "date provider direction step stage calls all_calls share calls_before step_rate",
+    "kpi_repeat_callers": "date provider direction calls repeat_calls repeat_call_rate",
+    "kpi_redial": "date provider direction redialled_calls redialled_answered redial_success_rate retries "
+    "retries_answered retry_success_rate",
+    "kpi_transfer": "date provider direction conversations transferred transfer_rate contained containment_rate",
+    "kpi_cost": "date provider direction cost_total costed_answered cost_per_answered_call",
+    "kpi_agent": "date provider direction agent_id calls answered answer_rate completion_rate place",
+    "kpi_week_over_week": "week provider direction calls calls_before answer_rate answer_rate_before "
+    "answer_rate_change answer_rate_change_low answer_rate_change_high calls_ratio",
+    "kpi_service_level": "date provider direction within_seconds answered_within offered service_level",
     "data_quality": "date provider direction calls closed_by_timeout late_revisions received_times unknown_outcome "
     "quarantined newest_event_at",
 }
@@ -87,7 +102,23 @@ def test_every_model_states_its_grain(path: Path) -> None:
     stated = _stated(path.stem)
     assert stated["name"] == path.stem
     assert re.match(r"One row per \w+", stated["description"])
-    assert stated["source"]
+    assert stated["source" if path.parent.name == "staging" else "reads"]
+
+
+@pytest.mark.parametrize("path", KPIS, ids=lambda path: path.stem)
+def test_every_kpi_states_its_definition_and_where_it_is_from(path: Path) -> None:
+    stated = _stated(path.stem)
+    for field in ("definition", "numerator", "denominator", "exclusions", "source"):
+        assert isinstance(stated.get(field), str), field
+        assert stated[field].strip(), field
+
+
+@pytest.mark.parametrize("path", VIEWS, ids=lambda path: path.stem)
+def test_what_a_yml_says_a_model_reads_is_what_it_reads(path: Path) -> None:
+    if path.parent.name == "marts":
+        sql = re.sub(r"--[^\n]*", "", path.read_text(encoding="utf-8"))
+        read = set(re.findall(r"(?:from|join) (\w+)", sql)) & (set(models()) - {path.stem})
+        assert {name.strip() for name in _stated(path.stem)["reads"].split(",")} == read
 
 
 @pytest.mark.parametrize("path", CHECKS, ids=lambda path: path.stem)
@@ -105,11 +136,12 @@ def test_the_yml_describes_exactly_the_columns_of_the_view(described: Described,
     assert stated["exclusions"]
 
 
-@pytest.mark.parametrize("path", VIEWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", KPIS, ids=lambda path: path.stem)
 def test_every_ratio_names_its_numerator_and_its_denominator(path: Path) -> None:
-    columns = _stated(path.stem).get("columns", {})
+    columns = _stated(path.stem)["columns"]
     for name, stated in columns.items():
-        if name.endswith(("_rate", "share", "asr", "ner", "_avg")) and name != "talk_avg":
+        if STATES_ITS_SHARE.search(name):
+            assert stated["definition"], name
             assert stated["numerator"] in columns, name
             assert stated["denominator"] in columns, name
 
