@@ -12,6 +12,8 @@ from typing import Any
 
 from croniter import croniter
 
+from pipeline.storage.place import is_address, remote_path
+
 EMBEDDED = "embedded"
 
 
@@ -75,6 +77,19 @@ def read_password(value: object) -> str:
 def read_path(value: object) -> Path:
     """A path; `~` is the user's home."""
     return Path(value if isinstance(value, Path) else read_text(value)).expanduser()
+
+
+def read_lake(value: object) -> Path:
+    """A folder, or `s3://bucket/prefix`."""
+    text = str(value)
+    return remote_path(text.strip()) if is_address(text) else read_path(value)
+
+
+def read_folder(value: object) -> Path:
+    """A folder of this machine."""
+    if is_address(str(value)):
+        raise ValueError("is no directory of this machine")
+    return read_path(value)
 
 
 def read_flag(value: object) -> bool:

@@ -17,6 +17,7 @@ from pipeline.errors import UserError
 from pipeline.kafka_security import kafka_problems
 from pipeline.setting_readers import EMBEDDED
 from pipeline.setting_table import SETTINGS, SettingSpec
+from pipeline.storage.place import is_remote
 
 CONFIG_FILE = "callfold.toml"
 AuthKind = Literal["signature", "bearer", "none"]
@@ -86,9 +87,19 @@ class Settings:
 
     @property
     def spool(self) -> Path:
-        """Where the collectors of this lake keep what Kafka cannot take: not in it, where analysts would see it."""
+        """Where the collectors of this lake keep what Kafka cannot take: not in it, where analysts would see it.
+
+        UserError if there is no such place beside the lake.
+        """
+        if self.spool_dir is not None:
+            return self.spool_dir
+        if is_remote(self.lake):
+            raise UserError(
+                f"settings: spool.dir: the lake is at {self.lake}, so a collector needs a directory of this machine "
+                "for what Kafka cannot take: set it (CALLFOLD_SPOOL_DIR)"
+            )
         lake = self.lake.absolute()
-        return self.spool_dir or lake.with_name(f"{lake.name}-spool")
+        return lake.with_name(f"{lake.name}-spool")
 
 
 def load_settings(
@@ -113,7 +124,9 @@ def load_settings(
         try:
             values[spec.attribute] = spec.read(value)
         except ValueError as problem:
-            shown = "the value" if "secret" in spec.name or not spec.in_file else repr(value)
+            # Of an address, a name before an @ comes with a password.
+            is_secret = "secret" in spec.name or not spec.in_file or "@" in str(value)
+            shown = "the value" if is_secret else repr(value)
             problems.append(f"{source}: {shown} {problem}")
     problems += _unknown_keys(in_file, specs) + _unknown_options(options, specs)
     problems += _unknown_provider_variables(environ, names)

@@ -8,7 +8,7 @@ import duckdb
 
 from pipeline.errors import CallfoldError
 from pipeline.lake import Lake
-from pipeline.lake.compact import compact
+from pipeline.lake.compact import compact, compacted_lately
 from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -26,13 +26,19 @@ class Upkeep:
 
     def tick(self, now: float) -> None:
         """Does what is due. What fails is logged and tried at the next tick: the stream goes on."""
-        if self._compacted_at == 0.0:
+        if self._compacted_at == 0.0 or now < self._compacted_at:
+            # A clock that was set back would have it wait as long again.
             self._compacted_at = now
         if now - self._compacted_at >= self._settings.compact_seconds:
             self._compacted_at = now
-            self._try("compaction", lambda: compact(self._lake.root, self._settings.compact_grace_seconds))
+            self._try("compaction", self._compact)
         if self._settings.report_cron is not None:
             self._report(self._settings.report_cron, datetime.fromtimestamp(now, UTC))
+
+    def _compact(self) -> None:
+        # Each worker of a group has this timer: one that merged just now did it for all.
+        if not compacted_lately(self._lake, self._settings.compact_seconds / 2):
+            compact(self._lake.root, self._settings.compact_grace_seconds)
 
     def _report(self, cron: str, now: datetime) -> None:
         from pipeline.report.schedule import due, write_once

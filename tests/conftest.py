@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import pytest
+from s3_server import bucket, s3, spoilable
 
 from pipeline.cli import main
+
+__all__ = ["bucket", "s3", "spoilable"]
 
 
 @pytest.fixture(scope="session")

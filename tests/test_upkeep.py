@@ -105,3 +105,38 @@ def test_the_lake_is_compacted_every_so_often_and_a_failure_stops_nothing(
 
 def _fail(*_: Any) -> None:
     raise CallfoldError("the lake is away")
+
+
+def test_of_several_workers_one_compacts_in_an_interval(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = backfills.dataclasses.replace(settings, compact_seconds=HOUR, report_cron=None)
+    done: list[int] = []
+    compact = upkeep_module.compact
+
+    def counted(*options: Any) -> Any:
+        found = compact(*options)
+        done.append(found.merged)
+        return found
+
+    monkeypatch.setattr(upkeep_module, "compact", counted)
+    workers = several(settings)
+    for number, worker in enumerate(workers):
+        worker.tick(SIX + number)
+    for number, worker in enumerate(workers):
+        worker.tick(SIX + HOUR + number)
+    assert len(done) == 1
+    assert done[0] > 0
+
+
+def test_a_clock_that_is_set_back_does_not_stop_compaction(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = backfills.dataclasses.replace(settings, compact_seconds=HOUR, report_cron=None)
+    done: list[object] = []
+    monkeypatch.setattr(upkeep_module, "compact", lambda *options: done.append(options))
+    (worker,) = several(settings, 1)
+    worker.tick(SIX + DAY)
+    worker.tick(SIX)
+    worker.tick(SIX + HOUR)
+    assert len(done) == 1

@@ -18,5 +18,8 @@ def demo(lake: Path | None, config: Path | None, calls: int, seed: int) -> int:
     Works in the folder ./demo, or in the one that --lake names, and leaves it there to look around in.
     """
     from pipeline.demo import demo as run
+    from pipeline.storage.place import is_address
 
+    if is_address(str(lake)):
+        raise click.UsageError("--lake: the demo works in a folder of this machine.")
     return run(lake or Path("demo"), calls=calls, seed=seed)

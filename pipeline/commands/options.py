@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+class _LakeType(click.Path):
+    """A folder; or an address of object storage, which goes as it is to the reader of the setting."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from pipeline.storage.place import is_address
+
+        return value if is_address(str(value)) else super().convert(value, param, ctx)
+
+
 class Progress(Protocol):
     """Takes how much is done and how much there is, in any unit, as often as one likes."""
 
@@ -34,7 +43,7 @@ def command(*, example: str) -> Callable[[Callable[..., Any]], click.Command]:
 
 
 def _with_common_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    @click.option("--lake", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="The lake.")
+    @click.option("--lake", type=_LakeType(file_okay=False, path_type=Path), metavar="DIR", help="The lake.")
     @click.option(
         "--config",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),

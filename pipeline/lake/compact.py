@@ -7,11 +7,10 @@ is over, for readers that have them open; which those are is noted under `_compa
 undone but nothing wrong. A call that is still going on is never sealed: its newest row moves to a new hot file.
 """
 
-import fcntl
 import time
-from collections.abc import Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -19,17 +18,13 @@ import duckdb
 import pyarrow as pa
 
 from pipeline.errors import UserError
-from pipeline.lake.files import SCHEMA_FILE, Lake, quoted, unavailable, unreadable
+from pipeline.lake.files import SCHEMA_FILE, Lake, unavailable, unreadable
+from pipeline.lake.merge import DATASETS, Dataset, batches_of, engine, rows_of, seal
 from pipeline.lake.removal import note, noted, remove_noted
 from pipeline.lake.schemas import SCHEMAS
-from pipeline.lake.sealed import (
-    OPTIONS,
-    current_files,
-    next_generation,
-    publish,
-    sealed_path,
-    superseded,
-)
+from pipeline.lake.sealed import seconds_since_published, superseded
+from pipeline.lake.version import refuse_newer
+from pipeline.storage.store import store_of
 
 ABANDONED_SECONDS: Final = 3600.0
 """Work in progress that is older was left behind by a crash."""
@@ -52,71 +47,18 @@ class Compaction(NamedTuple):
         return f"{self.merged:,} hot files merged into {self.sealed:,} sealed ones, {self.removed:,} old files removed"
 
 
-class _Dataset(NamedTuple):
-    """How the rows of one dataset are sealed."""
-
-    name: str
-    source: str
-    """The dataset whose hot files it comes from."""
-    key: str
-    newest: str
-    """Order in which the first row of a key is the one that counts."""
-    kept: str
-    """Which of these rows are sealed; the others are dropped, or carried over if they are open calls."""
-    order: str
-
-
-_DATASETS: Final = (
-    _Dataset(
-        "call_events",
-        "call_events",
-        "event_id",
-        "published_at desc",
-        "true",
-        "stream_key, event_at, event_id",
-    ),
-    _Dataset(
-        "calls",
-        "calls",
-        "call_key",
-        "revision desc, published_at desc",
-        "state = 'ended' and not is_retracted",
-        "provider, started_at, call_key",
-    ),
-    _Dataset(
-        "call_revisions",
-        "calls",
-        "call_key, revision",
-        "published_at desc",
-        "not is_retracted",
-        "provider, call_key, revision",
-    ),
-    _Dataset(
-        "webhooks", "webhooks", "webhook_id", "published_at desc", "true", "provider, received_at, webhook_id"
-    ),
-    _Dataset(
-        "quarantine",
-        "quarantine",
-        "webhook_id",
-        "is_resolved desc, published_at desc",
-        "not is_resolved",
-        "provider, received_at, webhook_id",
-    ),
-)
-
-
 @contextmanager
-def only_one(root: Path, task: str) -> Iterator[bool]:
-    """Whether this process is the one that may do the task now; the lock goes with the process."""
-    folder = root / "_locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / task).open("w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+def only_one(root: Path, task: str) -> Iterator[Callable[[], None] | None]:
+    """None where another process does the task now; else a check that this one still may.
+
+    It is to be called before what must not be done twice, and raises OSError if the task was lost, as on object
+    storage it can be.
+    """
+    try:
+        with store_of(root).only_one(task) as check:
+            yield check
+    except OSError as error:
+        raise unavailable(root, error) from error
 
 
 def compact(root: Path, grace_seconds: float) -> Compaction:
@@ -127,18 +69,20 @@ def compact(root: Path, grace_seconds: float) -> Compaction:
     lake = Lake(root)
     if not lake.exists():
         raise UserError(f"no lake at {root} (name it with --lake)")
-    with only_one(root, "compaction") as chosen:
-        if not chosen:
+    with only_one(root, "compaction") as check:
+        if check is None:
             return Compaction(0, 0, 0, is_elsewhere=True)
         try:
-            return _compact(lake, grace_seconds)
-        except duckdb.Error as error:
+            refuse_newer(lake)
+            lake.lay_out()
+            return _compact(lake, grace_seconds, check)
+        except (duckdb.Error, pa.ArrowException) as error:
             raise unreadable(root, error) from error
         except OSError as error:
             raise unavailable(root, error) from error
 
 
-def _compact(lake: Lake, grace_seconds: float) -> Compaction:
+def _compact(lake: Lake, grace_seconds: float, check: Callable[[], None]) -> Compaction:
     removed = remove_noted(lake, grace_seconds)
     lake.sweep(ABANDONED_SECONDS)
     already = noted(lake)
@@ -146,13 +90,27 @@ def _compact(lake: Lake, grace_seconds: float) -> Compaction:
     if all(file.name.endswith(CARRIED) for files in hot.values() for file in files):
         # Nothing was written since: what is still going on stands where it was carried to.
         return Compaction(0, 0, removed)
-    sealed = sum(_seal(lake, dataset, hot[dataset.source]) for dataset in _DATASETS)
+    sealed = sum(seal(lake, dataset, _unsealed(dataset, hot[dataset.source])) for dataset in DATASETS)
     _carry_over(lake, hot["calls"])
     merged = [file for files in hot.values() for file in files]
-    replaced = [file for dataset in _DATASETS for file in superseded(lake, dataset.name)]
+    replaced = [file for dataset in DATASETS for file in superseded(lake, dataset.name)]
     names = [str(file.relative_to(lake.root)) for file in (*merged, *replaced)]
+    # Nobody else has begun since the files were listed: what is no longer named is not about to be.
+    check()
     note(lake, [name for name in names if name not in already])
     return Compaction(len(merged), sealed, removed)
+
+
+def waiting(lake: Lake) -> int:
+    """How many hot files no compaction has merged yet."""
+    already = noted(lake)
+    files = (file for dataset in SCHEMAS for file in _hot_files(lake, dataset, already))
+    return sum(not file.name.endswith(CARRIED) for file in files)
+
+
+def compacted_lately(lake: Lake, seconds: float) -> bool:
+    """Whether somebody's compaction has merged something in these last seconds."""
+    return 0.0 <= seconds_since_published(lake, [dataset.name for dataset in DATASETS]) < seconds
 
 
 def _hot_files(lake: Lake, dataset: str, already: set[str]) -> list[Path]:
@@ -160,85 +118,26 @@ def _hot_files(lake: Lake, dataset: str, already: set[str]) -> list[Path]:
     return [f for f in files if f.name != SCHEMA_FILE and str(f.relative_to(lake.root)) not in already]
 
 
-def _seal(lake: Lake, dataset: _Dataset, hot: Sequence[Path]) -> int:
-    """Seals the rows of the hot files; returns how many sealed files were written."""
-    if not hot:
-        return 0
-    files = dict(current_files(lake, dataset.name))
-    with duckdb.connect(config={"threads": 2}) as connection:
-        sealed = _rows_of(lake, dataset, files.values())
-        connection.execute(
-            f"""
-            create temp table touched as
-            with hot as (select * from read_parquet({_list(hot)}, {OPTIONS})),
-            both_kinds as (
-                select * from hot
-                union all by name
-                select s.* from {sealed} s semi join hot using ({dataset.key})
-            )
-            select * from both_kinds
-            qualify row_number() over (partition by {dataset.key} order by {dataset.newest}) = 1
-            """
-        )
-        dates = connection.execute(
-            f"""
-            select distinct date from touched where {dataset.kept}
-            union
-            select distinct s.date from {sealed} s semi join touched using ({dataset.key})
-            order by date
-            """
-        ).fetchall()
-        generation = next_generation(lake, dataset.name)
-        for (day,) in dates:
-            table = _rows_of_date(lake, dataset, connection, day, files.pop(day, None))
-            if len(table):
-                files[day] = sealed_path(lake, dataset.name, day, generation)
-                generations = pa.array([generation] * len(table), pa.int64())
-                lake.write(table.append_column("generation", generations), files[day])
-                generation += 1
-    publish(lake, dataset.name, files)
-    return len(dates)
-
-
-def _rows_of(lake: Lake, dataset: _Dataset, files: Iterable[Path]) -> str:
-    every = [lake.sealed(dataset.name) / SCHEMA_FILE, *files]
-    return f"(select * exclude (generation) from read_parquet({_list(every)}, {OPTIONS}))"
-
-
-def _rows_of_date(
-    lake: Lake, dataset: _Dataset, connection: duckdb.DuckDBPyConnection, day: date, before: Path | None
-) -> pa.Table:
-    schema = SCHEMAS[dataset.source]
-    unchanged = _rows_of(lake, dataset, [] if before is None else [before])
-    table = connection.sql(
-        f"""
-        select * from touched where date = date '{day}' and {dataset.kept}
-        union all by name
-        select s.* from {unchanged} s anti join touched using ({dataset.key})
-        order by {dataset.order}
-        """
-    ).to_arrow_table()
-    return table.select(schema.names).cast(schema)
+def _unsealed(dataset: Dataset, hot: Sequence[Path]) -> Sequence[Path]:
+    # What was carried over had its revision sealed when it was.
+    return [file for file in hot if dataset.name != "call_revisions" or not file.name.endswith(CARRIED)]
 
 
 def _carry_over(lake: Lake, hot: Sequence[Path]) -> None:
     if not hot:
         return
-    with duckdb.connect(config={"threads": 2}) as connection:
-        table = connection.sql(
+    schema = SCHEMAS["calls"]
+    name = f"{time.time_ns() // 1_000:017d}-{uuid.uuid4().hex[:8]}{CARRIED}"
+    with engine(lake) as connection:
+        rows = batches_of(
+            connection,
             f"""
             select * from (
-                select * from read_parquet({_list(hot)}, {OPTIONS})
+                select * from {rows_of(hot, schema)}
                 qualify row_number() over (partition by call_key order by revision desc, published_at desc) = 1
             )
-            where state <> 'ended' and not is_retracted
-            """
-        ).to_arrow_table()
-    if len(table):
-        schema = SCHEMAS["calls"]
-        name = f"{time.time_ns() // 1_000:017d}{CARRIED}"
-        lake.write(table.select(schema.names).cast(schema), lake.hot("calls") / name)
-
-
-def _list(files: Sequence[Path]) -> str:
-    return "[" + ", ".join(quoted(file) for file in files) + "]"
+            where state is distinct from 'ended' and is_retracted is not true
+            """,
+            schema,
+        )
+        lake.write_batches(schema, rows, lake.hot("calls") / name)

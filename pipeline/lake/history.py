@@ -14,15 +14,22 @@ import pyarrow as pa
 
 from pipeline.errors import DestinationUnavailable
 from pipeline.lake.files import Lake, quoted, unreadable
-from pipeline.lake.rows import events_from, key_hash, records_from
-from pipeline.lake.sealed import OPTIONS, sealed_rows
+from pipeline.lake.rows import DAY_US, events_from, key_hash, records_from
+from pipeline.lake.schemas import SCHEMAS, declared
+from pipeline.lake.sealed import sealed_rows
 from pipeline.model import CallEvent, CallRecord, Remembered
+from pipeline.storage.engine import lake_connection
 
 RECENT_STREAMS: Final = 200_000
 """Streams kept in a set, at 70 bytes each; beyond it they join the sorted array, at 8, in 0.3 s if it has 4 million."""
 
 TRIES: Final = 4
 """A compaction may remove a merged file between its listing and its opening; a new listing does without it."""
+
+_EPOCH: Final = date(1970, 1, 1)
+_NEWEST: Final = (
+    "qualify row_number() over (partition by call_key order by revision desc, published_at desc) = 1"
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -104,18 +111,18 @@ class LakeHistory:
         if not stream_keys:
             return {}
         with self._connect() as connection:
-            connection.register(
-                "wanted", pa.table({"stream_key": pa.array(sorted(stream_keys), pa.string())})
-            )
-            events = connection.sql(
-                f"select e.* from {self._all('call_events')} e semi join wanted using (stream_key) "
-                "order by published_at, event_id"
-            ).to_arrow_table()
-            records = connection.sql(
-                f"select c.* from {self._all('calls')} c semi join wanted using (stream_key) "
-                "qualify row_number() over (partition by call_key order by revision desc, published_at desc) = 1"
-            ).to_arrow_table()
+            every = self._all("call_events")
+            events = _those_of(connection, every, stream_keys, "order by published_at, event_id")
+            records = _those_of(connection, self._all("calls"), stream_keys, _NEWEST)
         return _by_stream(events, records)
+
+    @_tried_again
+    def revisions(self, stream_keys: Collection[str]) -> Mapping[str, CallRecord]:
+        """The newest revision that compaction has set aside of every call of these streams, by call key."""
+        with self._connect() as connection:
+            revisions = sealed_rows(self._lake, "call_revisions")
+            records = _those_of(connection, revisions, stream_keys, _NEWEST)
+        return {record.call_key: record for _, record in records_from(records)}
 
     @_tried_again
     def open_streams(self) -> list[str]:
@@ -138,19 +145,50 @@ class LakeHistory:
         return [stream_key for (stream_key,) in found]
 
     @_tried_again
-    def streams_between(self, first: date, last: date) -> list[str]:
-        """Streams with a call that starts, or an event that happened, between two UTC dates, both included."""
+    def sizes_between(self, first: date, last: date) -> pa.Table:
+        """`stream_key`, in order, and its number of rows `events`: 50 bytes a stream, however many there are.
+
+        These are the streams with a call that starts, or an event that happened, between two UTC dates, both included;
+        also where a call is known to have started then only by an event of a later date.
+        """
         with self._connect() as connection:
-            found = connection.execute(
+            return connection.sql(
                 f"""
-                select stream_key from {self._all("calls")} where date between $first and $last
-                union
-                select stream_key from {self._all("call_events")} where date between $first and $last
+                with those as (
+                    select stream_key from {self._all("calls")} where date between $first and $last
+                    union
+                    select stream_key from {self._all("call_events")}
+                    where date between $first and $last or epoch_us(started_at) between $first_us and $last_us
+                )
+                select stream_key, count(*) as events
+                from {self._all("call_events")} semi join those using (stream_key)
+                group by stream_key
                 order by stream_key
                 """,
-                {"first": first, "last": last},
-            ).fetchall()
-        return [stream_key for (stream_key,) in found]
+                params={
+                    "first": first,
+                    "last": last,
+                    "first_us": (first - _EPOCH).days * DAY_US,
+                    "last_us": ((last - _EPOCH).days + 1) * DAY_US - 1,
+                },
+            ).to_arrow_table()
+
+    def streams_between(self, first: date, last: date) -> list[str]:
+        """The keys of `sizes_between`."""
+        keys: list[str] = self.sizes_between(first, last).column("stream_key").to_pylist()
+        return keys
+
+    @_tried_again
+    def newest_receipt_us(self) -> int | None:
+        """The newest receipt of anything that is kept: of webhooks that said nothing new, or nothing, as well."""
+        newest = [
+            f"select max(received_at) as newest from {self._all(name)}"
+            for name in ("call_events", "webhooks", "quarantine")
+        ]
+        with self._connect() as connection:
+            query = f"select epoch_us(max(newest)) from ({' union all '.join(newest)})"
+            found = connection.execute(query).fetchone()
+        return None if found is None else found[0]
 
     @_tried_again
     def newest_received_us(self) -> int | None:
@@ -163,7 +201,7 @@ class LakeHistory:
     @contextmanager
     def _connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
-            with duckdb.connect(config={"threads": 2}) as connection:
+            with lake_connection(self._lake.root, threads=2) as connection:
                 yield connection
         except duckdb.Error as error:
             raise unreadable(self._lake.root, error) from error
@@ -171,9 +209,22 @@ class LakeHistory:
     def _all(self, dataset: str) -> str:
         hot = quoted(self._lake.hot(dataset), "*.parquet")
         return (
-            f"(select * from read_parquet({hot}, {OPTIONS}) "
+            f"(select * from read_parquet({hot}, {declared(SCHEMAS[dataset])}) "
             f"union all by name select * from {sealed_rows(self._lake, dataset)})"
         )
+
+
+def _those_of(
+    connection: duckdb.DuckDBPyConnection, rows: str, stream_keys: Collection[str], rest: str
+) -> pa.Table:
+    """The rows of these streams, of any number at least one."""
+    keys = sorted(stream_keys)
+    connection.register("wanted", pa.table({"stream_key": pa.array(keys, pa.string())}))
+    # Sealed events are in the order of their keys: of keys that stand together (a rebuild's) few row groups are read.
+    return connection.sql(
+        f"select r.* from {rows} r semi join wanted using (stream_key) where stream_key between $1 and $2 {rest}",
+        params=[keys[0], keys[-1]],
+    ).to_arrow_table()
 
 
 def _by_stream(events: pa.Table, records: pa.Table) -> dict[str, Remembered]:

@@ -50,7 +50,7 @@ def _age_seconds(lake: Lake, path: Path, note: _Note) -> float:
 
 
 def _notes(lake: Lake) -> list[Path]:
-    return sorted((lake.root / FOLDER).glob("*.json"))
+    return lake.listed(lake.root / FOLDER, "*.json")
 
 
 def noted(lake: Lake) -> set[str]:
@@ -61,7 +61,7 @@ def noted(lake: Lake) -> set[str]:
 def note(lake: Lake, names: Sequence[str]) -> None:
     """The grace of these files begins now."""
     told = _Note(list(names), *_this_moment())
-    (lake.root / FOLDER).mkdir(exist_ok=True)
+    lake.store.lay_out(lake.root / FOLDER)
     name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.json"
     lake.write_text(json.dumps(told._asdict()), lake.root / FOLDER / name)
 

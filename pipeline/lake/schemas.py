@@ -9,7 +9,8 @@ from typing import Final
 import pyarrow as pa
 
 INSTANT: Final = pa.timestamp("us", tz="UTC")
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""In the metadata of every file. 1: a manifest has one file a date. 2: it may have one for each provider."""
 
 
 def _schema(dataset: str, *fields: tuple[str, pa.DataType]) -> pa.Schema:
@@ -166,9 +167,16 @@ QUARANTINE: Final = _schema(
 """One row per webhook that could not be processed; a row with `is_resolved` withdraws it after a replay."""
 
 MANIFEST: Final = _schema(
-    "manifest", ("version", pa.int64()), ("date", pa.date32()), ("generation", pa.int64())
+    "manifest",
+    ("version", pa.int64()),
+    ("date", pa.date32()),
+    ("generation", pa.int64()),
+    ("provider", _TEXT),
 )
-"""One row per sealed file that counts; the rows of the highest version say which."""
+"""One row per sealed file that counts; the rows of the highest version say which.
+
+`provider` is NULL where the file holds all of its date. `generation` is 0 in the one row of a manifest without files.
+"""
 
 SCHEMAS: Final = {"calls": CALLS, "call_events": CALL_EVENTS, "webhooks": WEBHOOKS, "quarantine": QUARANTINE}
 
@@ -176,3 +184,57 @@ SCHEMAS: Final = {"calls": CALLS, "call_events": CALL_EVENTS, "webhooks": WEBHOO
 def sealed_schema(schema: pa.Schema) -> pa.Schema:
     """The schema of a dataset's sealed files: each row says which generation of its date's file it is in."""
     return schema.append(pa.field("generation", pa.int64()))
+
+
+_DUCKDB: Final = {
+    _TEXT: "VARCHAR",
+    _REAL: "DOUBLE",
+    _INT: "INTEGER",
+    _FLAG: "BOOLEAN",
+    INSTANT: "TIMESTAMPTZ",
+    pa.date32(): "DATE",
+    pa.int64(): "BIGINT",
+    pa.uint64(): "UBIGINT",
+    pa.binary(): "BLOB",
+    pa.list_(_TEXT): "VARCHAR[]",
+}
+
+_WITHOUT_LOSS: Final[dict[pa.DataType, tuple[pa.DataType, ...]]] = {
+    _TEXT: (pa.large_string(), pa.string_view()),
+    pa.binary(): (pa.large_binary(), pa.binary_view()),
+    pa.list_(_TEXT): (pa.large_list(_TEXT), pa.list_(pa.large_string())),
+    _REAL: (pa.float32(), pa.int8(), pa.int16(), pa.int32(), pa.uint8(), pa.uint16(), pa.uint32()),
+    _INT: (pa.int8(), pa.int16(), pa.uint8(), pa.uint16()),
+    pa.int64(): (pa.int8(), pa.int16(), pa.int32(), pa.uint8(), pa.uint16(), pa.uint32()),
+    pa.uint64(): (pa.uint8(), pa.uint16(), pa.uint32()),
+}
+"""Types of which every value is one of the declared type, too."""
+
+
+def duckdb_type(kind: pa.DataType) -> str:
+    """What DuckDB calls a column's declared type."""
+    return _DUCKDB[kind]
+
+
+def declared(schema: pa.Schema) -> str:
+    """The option of `read_parquet` that gives files these columns, by name and whatever the files have."""
+    columns = (
+        f"'{field.name}': {{name: '{field.name}', type: '{duckdb_type(field.type)}', default_value: null}}"
+        for field in schema
+    )
+    # `date` is a column of each file, and not to be made up from its folder.
+    return f"schema = map {{{', '.join(columns)}}}, hive_partitioning = false"
+
+
+def type_problem(found: pa.DataType, declared: pa.DataType) -> str | None:
+    """Why a file's column cannot be read as the declared type without loss; None if it can."""
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    if pa.types.is_list(found) and found.value_type == getattr(declared, "value_type", None):
+        return None  # the name of the element's field differs between writers
+    is_instant = pa.types.is_timestamp(found) and found.tz is not None and found.unit in ("s", "ms", "us")
+    if found == declared or found in _WITHOUT_LOSS.get(declared, ()) or (is_instant and declared == INSTANT):
+        return None
+    if pa.types.is_null(found):
+        return None
+    return f"is {found}, and not {declared}"

@@ -5,24 +5,38 @@ name again when it reads the rows: if a new file had been renamed over it in bet
 against the new bytes. So each sealed file carries a generation of its own, in its name and in its rows, and a reader
 takes the rows whose generation the newest manifest names. Replaced files stay until the readers that may still want
 them are done.
+
+A date is one part, or one part for each provider once it is large; each part has one file that counts. Whoever
+changes sealed files holds the lock of compactions, and should it fail him (a file system without locks), the number
+of the manifest does not: of two that began from one manifest, the second to publish is refused.
 """
 
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from pipeline.errors import DestinationUnavailable
 from pipeline.lake.files import SCHEMA_FILE, Lake, quoted
-from pipeline.lake.schemas import MANIFEST
+from pipeline.lake.schemas import CALLS, MANIFEST, SCHEMAS, declared, sealed_schema
 
-OPTIONS: Final = "union_by_name = true, hive_partitioning = false"
+NOTHING: Final = 0
+"""The generation that no file has: a manifest that names no file says so in a row, or it would seem to be none."""
 
-Files = Mapping[date, Path]
-"""The sealed file of each date."""
+
+class Part(NamedTuple):
+    """What one sealed file holds: the rows of a UTC date, or those of one provider where the date is divided."""
+
+    day: date
+    provider: str | None = None
+
+
+Files = Mapping[Part, Path]
+"""The sealed file of each part."""
 
 
 def current_files(lake: Lake, dataset: str) -> Files:
@@ -30,20 +44,40 @@ def current_files(lake: Lake, dataset: str) -> Files:
     newest = _newest_manifest(lake, dataset)
     if newest is None:
         return {}
-    rows = pq.read_table(newest).to_pylist()
-    return {row["date"]: sealed_path(lake, dataset, row["date"], row["generation"]) for row in rows}
-
-
-def publish(lake: Lake, dataset: str, files: Files) -> None:
-    """From now on these files count, all at once."""
-    newest = _newest_manifest(lake, dataset)
-    version = 1 if newest is None else int(newest.stem) + 1
-    rows = [
-        {"version": version, "date": day, "generation": int(file.stem)} for day, file in sorted(files.items())
+    parts = [
+        (Part(row["date"], row.get("provider")), row["generation"])
+        for row in lake.read(newest).to_pylist()
+        if row["generation"] != NOTHING
     ]
-    lake.write(
-        pa.Table.from_pylist(rows, schema=MANIFEST), lake.manifest(dataset) / f"{version:012d}.parquet"
-    )
+    return {part: sealed_path(lake, dataset, part, generation) for part, generation in parts}
+
+
+def manifest_version(lake: Lake, dataset: str) -> int:
+    """The number of the manifest in force, 0 before the first: what a change of the sealed files began from."""
+    newest = _newest_manifest(lake, dataset)
+    return 0 if newest is None else int(newest.stem)
+
+
+def publish(lake: Lake, dataset: str, files: Files, after: int | None = None) -> None:
+    """From now on these files count, all at once.
+
+    `after` is the manifest that they were made from (none: the one in force). DestinationUnavailable if another one
+    has come into force meanwhile: these files know nothing of what it changed, and do not count.
+    """
+    version = (manifest_version(lake, dataset) if after is None else after) + 1
+    rows = [
+        {"version": version, "date": part.day, "generation": int(file.stem), "provider": part.provider}
+        for part, file in sorted(files.items(), key=lambda item: item[1].name)
+    ]
+    table = pa.Table.from_pylist(rows or [{"version": version, "generation": NOTHING}], schema=MANIFEST)
+    target = lake.manifest(dataset) / f"{version:012d}.parquet"
+    try:
+        lake.write(table, target, is_new=True)
+    except FileExistsError as error:
+        told = (
+            f"somebody else changed {dataset} of the lake at {lake.root} meanwhile; nothing was changed here"
+        )
+        raise DestinationUnavailable(told) from error
 
 
 def next_generation(lake: Lake, dataset: str) -> int:
@@ -52,9 +86,9 @@ def next_generation(lake: Lake, dataset: str) -> int:
     return max([time.time_ns() // 1_000, *(number + 1 for number in used)])
 
 
-def sealed_path(lake: Lake, dataset: str, day: date, generation: int) -> Path:
-    """Where the sealed file of a date stands."""
-    return lake.sealed(dataset) / f"date={day.isoformat()}" / f"{generation:017d}.parquet"
+def sealed_path(lake: Lake, dataset: str, part: Part, generation: int) -> Path:
+    """Where the sealed file of a part stands."""
+    return lake.sealed(dataset) / f"date={part.day.isoformat()}" / f"{generation:017d}.parquet"
 
 
 def superseded(lake: Lake, dataset: str) -> Iterator[Path]:
@@ -71,13 +105,20 @@ def sealed_rows(lake: Lake, dataset: str) -> str:
     sealed = quoted(lake.sealed(dataset), "**/*.parquet")
     return (
         "(select s.* exclude (generation) from "
-        f"(select generation from read_parquet({manifest}, {OPTIONS}) qualify version = max(version) over ()) "
-        f"join read_parquet({sealed}, {OPTIONS}) s using (generation))"
+        f"(select generation from read_parquet({manifest}, {declared(MANIFEST)}) "
+        "qualify version = max(version) over ()) "
+        f"join read_parquet({sealed}, {declared(sealed_schema(SCHEMAS.get(dataset, CALLS)))}) s using (generation))"
     )
 
 
+def seconds_since_published(lake: Lake, datasets: Iterable[str]) -> float:
+    """How long ago one of these datasets had a new manifest, by the storage's clock; infinite if none ever had."""
+    newest = [_newest_manifest(lake, dataset) for dataset in datasets]
+    return min((lake.age_seconds(file) for file in newest if file is not None), default=math.inf)
+
+
 def _manifests(lake: Lake, dataset: str) -> list[Path]:
-    return [file for file in sorted(lake.manifest(dataset).glob("*.parquet")) if file.name != SCHEMA_FILE]
+    return [file for file in lake.listed(lake.manifest(dataset)) if file.name != SCHEMA_FILE]
 
 
 def _newest_manifest(lake: Lake, dataset: str) -> Path | None:
@@ -86,7 +127,7 @@ def _newest_manifest(lake: Lake, dataset: str) -> Path | None:
 
 def older_files(lake: Lake, dataset: str) -> list[Path]:
     """Sealed files that were written before there were generations, named after their dataset."""
-    return sorted(f for f in lake.sealed(dataset).glob("date=*/*.parquet") if not f.stem.isdigit())
+    return [f for f in lake.listed(lake.sealed(dataset), "date=*/*.parquet") if not f.stem.isdigit()]
 
 
 def adopt_older(lake: Lake, dataset: str, schema: pa.Schema) -> None:
@@ -99,13 +140,12 @@ def adopt_older(lake: Lake, dataset: str, schema: pa.Schema) -> None:
     generation = time.time_ns() // 1_000
     for number, file in enumerate(older, generation):
         day = date.fromisoformat(file.parent.name.removeprefix("date="))
-        if day in files:
+        if Part(day) in files:
             continue  # taken over by a run that was stopped before it could remove this one
-        # `partitioning`: the date is a column of the file, and not to be made up from its folder.
-        table = pq.read_table(file, partitioning=None).select(schema.names).cast(schema)
-        files[day] = sealed_path(lake, dataset, day, number)
+        table = lake.read(file).select(schema.names).cast(schema)
+        files[Part(day)] = sealed_path(lake, dataset, Part(day), number)
         generations = pa.array([number] * len(table), pa.int64())
-        lake.write(table.append_column("generation", generations), files[day])
+        lake.write(table.append_column("generation", generations), files[Part(day)])
     publish(lake, dataset, files)
     for file in older:
         file.unlink()

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -20,6 +21,7 @@ from pipeline.errors import CallfoldError, UserError
 from pipeline.query.tables import ROW_LIMIT, print_table
 from pipeline.query.values import rows_of
 from pipeline.query.views import again, connect, one_line
+from pipeline.storage.place import is_remote
 
 Format = Literal["table", "csv", "json", "parquet"]
 FORMATS: Final[tuple[Format, ...]] = ("table", "csv", "json", "parquet")
@@ -33,7 +35,7 @@ def run_query(lake: Path, sql: str, format: Format, out: BinaryIO | Path) -> Non
     """
     if format not in FORMATS:
         raise UserError(f"unknown format {format!r}: one of {', '.join(FORMATS)}")
-    with closing(connect(lake)) as connection, _translated():
+    with closing(connect(lake)) as connection, _translated(lake):
         reader = _reader(connection, sql)
         if isinstance(out, Path):
             with _whole(out) as part, part.open("wb") as stream:
@@ -61,15 +63,23 @@ def _reader(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchRe
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(lake: Path) -> Iterator[None]:
     try:
         yield
     except duckdb.IOException as error:
         raise CallfoldError(f"cannot read: {one_line(error)}") from error
     except duckdb.Error as error:
+        # Views are bound to declared columns, so a broken file shows only when a query comes to it.
+        if _names_a_file_of(lake, error):
+            raise CallfoldError(f"the lake at {lake} cannot be read: {one_line(error)}") from error
         raise UserError(f"SQL: {one_line(error)}") from error
     except pa.ArrowInvalid as error:
         raise CallfoldError(f"the result cannot be written: {' '.join(str(error).split())}") from error
+
+
+def _names_a_file_of(lake: Path, error: duckdb.Error) -> bool:
+    folder = lake if is_remote(lake) else lake.expanduser().absolute()
+    return re.search(re.escape(f"{folder}/") + r"[^'\"]*\.parquet", str(error)) is not None
 
 
 def _names(reader: pa.RecordBatchReader) -> list[str]:

@@ -37,9 +37,16 @@ def _external(settings: Settings, command: str) -> str:
     return settings.broker
 
 
+def _check_spool(settings: Settings) -> None:
+    """Here, where it is one line, and not in a collector that is then started again and again."""
+    if settings.spool_max_bytes:
+        log.debug("spool: %s", settings.spool)
+
+
 def collect(settings: Settings) -> int:
     """Runs a collector until it is told to stop."""
     broker_url = _external(settings, "callfold collect")
+    _check_spool(settings)
     refuse_early(settings, broker_url)
     run_collector(settings, broker_url, _key_of, client_options=client_options(settings))
     return 0
@@ -63,6 +70,7 @@ def serve(settings: Settings, workers: int = 1) -> int:
             "the embedded broker has room for one worker: leave --workers away, or set broker "
             "(CALLFOLD_BROKER) to kafka://host:port"
         )
+    _check_spool(settings)
     open_lake(settings.lake)
     stopping = _stop_signals()
     if not settings.is_embedded:

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import duckdb
 import pytest
 
 from pipeline.lake import LakeHistory, LakeSink
@@ -19,6 +18,7 @@ from pipeline.open_lake import open_lake
 from pipeline.providers import providers
 from pipeline.query.values import rows_of
 from pipeline.query.views import _rooted, models
+from pipeline.storage.engine import lake_connection
 
 VIEWS = ("calls", "open_calls", "call_revisions", "call_events", "webhooks", "quarantine")
 
@@ -33,7 +33,7 @@ def world() -> Any:
 def _views(root: Path) -> dict[str, list[dict[str, Any]]]:
     """The rows of the views over the lake itself; binding all the others as well takes most of the time."""
     found = {}
-    with duckdb.connect(config={"threads": 2}) as connection:
+    with lake_connection(root, threads=2) as connection:
         for name, sql in models().items():
             if name in VIEWS or name == "int_latest_calls":
                 connection.execute(f"create view {name} as {_rooted(sql, str(root))}")

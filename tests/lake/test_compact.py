@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -28,6 +28,9 @@ from pipeline.lake.schemas import CALLS, SCHEMAS, sealed_schema
 from pipeline.lake.sealed import current_files
 from pipeline.open_lake import open_lake
 from pipeline.query.views import connect, views_sql
+
+APPEARS = ("replace", "hardlink_to")
+"""How a file gets its name."""
 
 
 class Killed(BaseException):
@@ -163,29 +166,33 @@ def test_a_lake_at_rest_is_left_alone(busy: Path) -> None:
     assert {path.relative_to(busy).parts[0] for path in changed} <= {"calls", "call_revisions"}
 
 
-def killed_at(call: int, name: str, act: Callable[[], Any]) -> int:
-    """Runs until the process is killed at a call of `Path.<name>`; how many there were."""
-    count, original = 0, getattr(Path, name)
+def killed_at(call: int, names: Sequence[str], act: Callable[[], Any]) -> int:
+    """Runs until the process is killed at a call of one of the methods of `Path`; how many there were."""
+    count = 0
 
-    def counted(*args: Any, **options: Any) -> Any:
-        nonlocal count
-        if count == call:
-            raise Killed
-        count += 1
-        return original(*args, **options)
+    def counted(original: Callable[..., Any]) -> Callable[..., Any]:
+        def stopped(*args: Any, **options: Any) -> Any:
+            nonlocal count
+            if count == call:
+                raise Killed
+            count += 1
+            return original(*args, **options)
+
+        return stopped
 
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
-        patch.setattr(Path, name, counted)
+        for name in names:
+            patch.setattr(Path, name, counted(getattr(Path, name)))
         act()
     return count
 
 
-@pytest.mark.parametrize("step", ["replace", "unlink"])
+@pytest.mark.parametrize("step", [APPEARS, ("unlink",)], ids=["a file appears", "a file is removed"])
 def test_wherever_it_is_killed_no_view_changes_and_the_next_run_ends_it(
-    busy: Path, seen: Any, step: str
+    busy: Path, seen: Any, step: Sequence[str]
 ) -> None:
     before = seen(busy)
-    if step == "unlink":
+    if step != APPEARS:
         compact(busy, 3600)
     shutil.copytree(busy, busy.parent / "sample")
     steps = killed_at(10**6, step, lambda: compact(busy.parent / "sample", 0))
@@ -299,10 +306,10 @@ def test_sealed_files_from_before_there_were_generations_are_taken_over(busy: Pa
     copies = {call: busy.parent / f"copy-{call}" for call in (12, 16, 20)}
     for call, copy in copies.items():
         shutil.copytree(busy, copy)
-        assert killed_at(call, "replace", lambda root=copy: open_lake(root)) == call  # type: ignore[misc]
+        assert killed_at(call, APPEARS, lambda root=copy: open_lake(root)) == call  # type: ignore[misc]
     half_removed = busy.parent / "half-removed"
     shutil.copytree(busy, half_removed)
-    assert killed_at(3, "unlink", lambda: open_lake(half_removed)) == 3
+    assert killed_at(3, ("unlink",), lambda: open_lake(half_removed)) == 3
     for root in (busy, *copies.values(), half_removed):
         open_lake(root)
         assert seen(root) == before

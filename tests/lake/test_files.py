@@ -11,9 +11,9 @@ import pytest
 
 from pipeline.errors import DestinationUnavailable
 from pipeline.lake import Lake, LakeSink
-from pipeline.lake import files as files_module
 from pipeline.lake.schemas import CALLS, MANIFEST, SCHEMAS, sealed_schema
 from pipeline.open_lake import open_lake
+from pipeline.storage import folder as folder_module
 
 
 def parquet(root: Path) -> list[Path]:
@@ -66,7 +66,7 @@ def test_what_fails_on_the_way_leaves_no_file_and_may_be_tried_again(
     with monkeypatch.context() as broken:
         where: tuple[Any, str] = {
             "write": (pq, "write_table"),
-            "fsync": (files_module.os, "fsync"),
+            "fsync": (folder_module.os, "fsync"),
             "rename": (Path, "replace"),
         }[step]
         broken.setattr(*where, fail)
@@ -115,7 +115,7 @@ def test_a_text_that_cannot_be_written_leaves_the_old_one(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(files_module.os, "fsync", fail)
+    monkeypatch.setattr(folder_module.os, "fsync", fail)
     with pytest.raises(DestinationUnavailable, match="the disk is full"):
         lake.write_text("other", lake.root / "views.sql")
     assert (lake.root / "views.sql").read_text() == before
