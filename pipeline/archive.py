@@ -36,6 +36,7 @@ class _Line(msgspec.Struct):
 
 
 _DECODER = msgspec.json.Decoder(_Line)
+_BUFFERED = 1 << 18
 
 
 def read_archive(
@@ -59,12 +60,13 @@ def read_archive(
 
 @contextmanager
 def _opened(file: Path) -> Iterator[tuple[IO[bytes], Callable[[], int]]]:
-    with file.open("rb") as stored:
+    # The usual buffer holds five lines, and most would be put together of two parts.
+    with file.open("rb", _BUFFERED) as stored:
         if file.suffix == ".gz":
             with gzip.open(stored) as lines:
-                yield cast("IO[bytes]", lines), stored.tell
+                yield io.BufferedReader(cast("io.RawIOBase", lines), _BUFFERED), stored.tell
         elif file.suffix == ".zst":
-            yield io.BufferedReader(_Unzstd(stored), 1 << 20), stored.tell
+            yield io.BufferedReader(_Unzstd(stored), _BUFFERED), stored.tell
         else:
             yield stored, stored.tell
 

@@ -2,13 +2,15 @@
 
 Timers run on the data's time: the newest receipt read so far. What is settled is written and let go of along the
 way, so memory holds the calls that are going on and not the archive. Running it twice changes nothing, because
-events have identities and a record is a function of them.
+events have identities and a record is a function of them. Several processes (`backfill_processes.py`) come to the same
+as one: each has its share of the calls, and all flush at the same webhooks, at the same data's time.
 """
 
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -18,15 +20,19 @@ from pipeline.assemble.fold import FOREVER_US
 from pipeline.garbage import rarely_searched
 from pipeline.lake import Lake, LakeHistory, LakeSink
 from pipeline.lake.rows import StoredRejection
-from pipeline.model import Rejection, Webhook
+from pipeline.model import CallEvent, Rejection, Webhook
 from pipeline.normalise import Normaliser
 from pipeline.open_lake import open_lake
 from pipeline.privacy import privacy_of
 from pipeline.providers import providers
 from pipeline.settings import Settings
 
-EVENTS_A_FLUSH = 50_000
+WEBHOOKS_A_FLUSH = 50_000
+"""Counted in webhooks, nearly each of which is an event: whoever only reads them knows when it is time."""
 ROWS_A_FILE = 20_000
+FEW_WEBHOOKS = 20_000
+"""So many are folded in 1 s; processes take 0.4 s to start."""
+FEW_BYTES = 64 * 1024 * 1024
 COMPLAINTS_SHOWN = 20
 
 
@@ -50,6 +56,14 @@ class Summary:
     unreadable: int = 0
     open_calls: int = 0
     seconds: float = 0.0
+
+    def add(self, share: "Summary") -> None:
+        """What one of several processes did; webhooks, lines and time are told by the one that reads."""
+        self.events += share.events
+        self.records += share.records
+        self.retracted += share.retracted
+        self.quarantined += share.quarantined
+        self.open_calls += share.open_calls
 
     def __str__(self) -> str:
         taken = f"{self.calls:,} calls" if self.calls else f"{self.webhooks:,} webhooks"
@@ -80,8 +94,12 @@ def backfill(
     *,
     close_open: bool = False,
     progress: Progress = lambda done, total: None,
+    processes: int = 1,
 ) -> Summary:
-    """Folds the archives into the lake. Unreadable lines are named on stderr and counted; the others go on."""
+    """Folds the archives into the lake. Unreadable lines are named on stderr and counted; the others go on.
+
+    With more than one of `processes`, so many fold, and this one reads; what is soon done is done here.
+    """
     total, before = sum(file.stat().st_size for file in files), 0
 
     def webhooks(summary: Summary) -> Iterator[Webhook]:
@@ -96,7 +114,7 @@ def backfill(
             before += file.stat().st_size
             progress(before, total)
 
-    return run(settings, webhooks, close_open=close_open)
+    return run(settings, webhooks, close_open=close_open, processes=processes)
 
 
 def _complain(line: UnreadableLine, summary: Summary) -> None:
@@ -113,65 +131,113 @@ def run(
     *,
     close_open: bool = False,
     archive: bool | None = None,
+    processes: int = 1,
 ) -> Summary:
     """Puts webhooks through the pipeline and flushes it at their end."""
     started = time.monotonic()
     summary = Summary()
     lake = open_lake(settings.lake)
-    history = LakeHistory(lake)
-    line = _Line(settings, lake, history, summary, settings.archive_webhooks if archive is None else archive)
+    archive = settings.archive_webhooks if archive is None else archive
     with rarely_searched():
-        for webhook in webhooks(summary):
-            line.take(webhook)
-        line.finish(close_open)
+        every = iter(webhooks(summary))
+        are_few = processes == 1
+        if not are_few:
+            every, are_few = _looked_into(every)
+        if are_few:
+            _fold_here(Pass(settings, lake, archive, summary), every, close_open=close_open)
+        else:
+            # Imported here, as that module builds on this one.
+            from pipeline.backfill_processes import Processes
+
+            with Processes(settings, processes, archive=archive) as shares:
+                shares.fold(every, summary, flush_every=WEBHOOKS_A_FLUSH, close_open=close_open)
     summary.seconds = time.monotonic() - started
     return summary
 
 
-class _Line:
-    """One pass of webhooks through normalise, fold and sink."""
+def _looked_into(webhooks: Iterator[Webhook]) -> tuple[Iterator[Webhook], bool]:
+    """The same webhooks, and whether there are few of them."""
+    taken, size = [], 0
+    for webhook in webhooks:
+        taken.append(webhook)
+        size += len(webhook.body)
+        if len(taken) >= FEW_WEBHOOKS or size >= FEW_BYTES:
+            return chain(taken, webhooks), False
+    return iter(taken), True
+
+
+def _fold_here(whole: "Pass", webhooks: Iterable[Webhook], *, close_open: bool) -> None:
+    summary = whole.summary
+    for summary.webhooks, webhook in enumerate(webhooks, start=1):
+        whole.take(webhook)
+        if summary.webhooks % WEBHOOKS_A_FLUSH == 0:
+            whole.flush(whole.data_us)
+    whole.finish(FOREVER_US if close_open else whole.data_us)
+
+
+class Pass:
+    """One pass of webhooks through normalise, fold and sink: of all of them, or of one process's share.
+
+    `is_own` says of a stream whether it belongs to the share. Events of others are left in `strays`.
+    """
 
     def __init__(
-        self, settings: Settings, lake: Lake, history: LakeHistory, summary: Summary, archive: bool
+        self,
+        settings: Settings,
+        lake: Lake,
+        archive: bool,
+        summary: Summary,
+        is_own: Callable[[str], bool] | None = None,
     ) -> None:
         self._normaliser = Normaliser(providers(), privacy_of(settings))
+        self._history = history = LakeHistory(lake)
         self._assembler = assembler_of(settings, history)
-        self._history = history
         self._sink = LakeSink(lake)
-        self._summary = summary
         self._archive = archive
+        self._is_own = is_own
         self._stored: list[tuple[str, Webhook]] = []
         self._rejected: list[StoredRejection] = []
-        self._events = 0
+        self.summary = summary
+        self.strays: list[CallEvent] = []
         # Calls that were going on when the lake was last written go on.
-        self._assembler.restore(0, history.remember(history.open_streams()))
-        self._data_us = history.newest_received_us() or 0
+        going_on = [key for key in history.open_streams() if is_own is None or is_own(key)]
+        self._assembler.restore(0, history.remember(going_on))
+        self.data_us = history.newest_received_us() or 0
 
     def take(self, webhook: Webhook) -> None:
         """Normalises one webhook and hands its events to the fold."""
-        self._summary.webhooks += 1
-        self._data_us = max(self._data_us, webhook.received_us)
+        self.data_us = max(self.data_us, webhook.received_us)
         found = self._normaliser.events(webhook)
         if isinstance(found, Rejection):
-            self._summary.quarantined += 1
+            self.summary.quarantined += 1
             self._rejected.append(StoredRejection(*self._normaliser.stored(webhook), found))
         else:
-            self._assembler.add(0, found)
-            self._events += len(found)
+            self.add(found if self._is_own is None else self._own(found, self._is_own))
         if self._archive:
             self._stored.append(self._normaliser.stored(webhook))
         if len(self._stored) >= ROWS_A_FILE or len(self._rejected) >= ROWS_A_FILE:
             self._write_webhooks()
-        if self._events >= EVENTS_A_FLUSH:
-            self._events = 0
-            self._write(self._assembler.collect(lambda _: self._data_us, only_settled=True))
 
-    def finish(self, close_open: bool) -> None:
+    def _own(self, events: list[CallEvent], is_own: Callable[[str], bool]) -> list[CallEvent]:
+        strays = [event for event in events if not is_own(event.stream_key)]
+        if not strays:
+            return events
+        self.strays += strays
+        return [event for event in events if is_own(event.stream_key)]
+
+    def add(self, events: list[CallEvent]) -> None:
+        """Hands events to the fold."""
+        self._assembler.add(0, events)
+
+    def flush(self, data_us: int) -> None:
+        """Publishes on the way what is over and has been silent for its grace."""
+        self._write(self._assembler.collect(lambda _: data_us, only_settled=True))
+
+    def finish(self, as_of_us: int) -> None:
         """Publishes what has ended without waiting for its grace, and what is still going on as it is."""
         self._write_webhooks()
-        as_of_us = FOREVER_US if close_open else self._data_us
         self._write(self._assembler.collect(lambda _: as_of_us))
-        self._summary.open_calls = self._assembler.open_calls()
+        self.summary.open_calls = self._assembler.open_calls()
 
     def _write_webhooks(self) -> None:
         now_us = time.time_ns() // 1_000
@@ -183,6 +249,6 @@ class _Line:
         self._sink.write_calls(changes.events, changes.records, changes.retracted, time.time_ns() // 1_000)
         self._history.note(key for key, _ in changes.records)
         self._history.note(placed.event.stream_key for placed in changes.events if placed.call_key is None)
-        self._summary.events += len(changes.events)
-        self._summary.records += len(changes.records)
-        self._summary.retracted += len(changes.retracted)
+        self.summary.events += len(changes.events)
+        self.summary.records += len(changes.records)
+        self.summary.retracted += len(changes.retracted)

@@ -84,7 +84,7 @@ def test_many_flushes_on_the_way_come_to_the_same(
     tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = world.simulated(200, 21, *HARSH)
-    monkeypatch.setattr(backfill_module, "EVENTS_A_FLUSH", 150)
+    monkeypatch.setattr(backfill_module, "WEBHOOKS_A_FLUSH", 150)
     monkeypatch.setattr(backfill_module, "ROWS_A_FILE", 400)
     backfill(settings_of(tmp_path / "lake"), [write(lines)])
     assert calls_of(tmp_path / "lake") == world.simulated_truth(200, 21, *HARSH)
@@ -174,7 +174,7 @@ def test_wherever_it_is_killed_the_next_run_comes_to_the_undisturbed_result(
     archive, lake = write(lines), tmp_path / "lake"
     # Flushes every few hundred events, so that there is something to tear.
     program = (
-        "import sys; from pipeline import backfill, cli; backfill.EVENTS_A_FLUSH = 400; backfill.ROWS_A_FILE = 300; "
+        "import sys; from pipeline import backfill, cli; backfill.WEBHOOKS_A_FLUSH = 400; backfill.ROWS_A_FILE = 300; "
         "sys.exit(cli.main(sys.argv[1:]))"
     )
     arguments = [sys.executable, "-c", program, "backfill", str(archive), "--lake", str(lake)]

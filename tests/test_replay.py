@@ -248,7 +248,7 @@ def test_wherever_it_is_killed_the_next_run_comes_to_the_undisturbed_result(
         import os, signal, sys
         from pipeline import backfill, cli, replay
         from pipeline.lake import Lake
-        backfill.EVENTS_A_FLUSH, replay.ROWS_A_FILE, write, written = 50, 60, Lake.write, 0
+        backfill.WEBHOOKS_A_FLUSH, replay.ROWS_A_FILE, write, written = 50, 60, Lake.write, 0
         place, is_after = int(sys.argv[1]), sys.argv[2] == "after"
         def counted(*arguments):
             global written
