@@ -18,6 +18,7 @@ import pipeline
 from pipeline.commands.backfill import backfill, rebuild
 from pipeline.commands.demo import demo
 from pipeline.commands.doctor import doctor
+from pipeline.commands.forget import forget
 from pipeline.commands.lake import compact, query
 from pipeline.commands.quarantine import quarantine, replay
 from pipeline.commands.report import report
@@ -50,7 +51,8 @@ def cli() -> None:
 
 
 for _command in (
-    demo, serve, collect, work, backfill, quarantine, replay, rebuild, compact, query, report, simulate, doctor,
+    demo, serve, collect, work, backfill, quarantine, replay, rebuild, compact, forget, query, report, simulate,
+    doctor,
 ):  # fmt: skip
     cli.add_command(_command)
 

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from pipeline.assemble.fold import FOREVER_US, fold
-from pipeline.model import STATE_RANK, CallEvent, CallRecord
+from pipeline.model import FORGOTTEN, STATE_RANK, CallEvent, CallRecord
 
 _PLACE_IN_SESSION: Final = attrgetter("seq", "event_id")
 
@@ -118,6 +118,10 @@ def fold_stream(
     before: Cut | None = None
     still: dict[str, Settled] = {}
     for call in cut(ordered, idle_us):
+        if call.events[0].event_type == FORGOTTEN:
+            # It was erased. What is left of it keeps the place of its neighbours' events, and is told to nobody.
+            before = call
+            continue
         shaped_by = _shaped_by(call, before, ordered, earliest, place)
         known = None if settled is None else settled.get(call.call_id)
         if known is not None and _is_as_it_was(call, shaped_by, known):

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pipeline.assemble.changes import let_show
 from pipeline.assemble.cut import Cut, Settled, cut, fold_stream, in_stream_order
 from pipeline.assemble.fold import FOREVER_US, fold
-from pipeline.model import CallEvent, CallRecord, Remembered, call_key
+from pipeline.model import FORGOTTEN, CallEvent, CallRecord, Remembered, call_key
 
 KEPT_CALLS: Final = 2
 """Calls of an agent that stay in memory after their end: later details may still belong to them."""
@@ -178,6 +178,8 @@ class Stream:
         calls = cut(in_stream_order(past.events), self.idle_us)
         placed: dict[str, str | None] = {event.event_id: None for event in past.events}
         for call in calls:
+            if call.events[0].event_type == FORGOTTEN:
+                continue
             key = call_key(call.events[0].provider, call.call_id)
             placed.update((event.event_id, key) for event in call.events)
         self.placed = placed

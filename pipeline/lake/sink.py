@@ -8,15 +8,20 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 
 from pipeline.lake.files import Lake
+from pipeline.lake.forgotten import Forgotten
 from pipeline.lake.rows import StoredRejection, calls_table, events_table, quarantine_table, webhooks_table
 from pipeline.model import CallEvent, CallRecord, Webhook
 
 
 class LakeSink:
-    """Writes hot files. Files are named by the time of writing, so that a listing is in order."""
+    """Writes hot files. Files are named by the time of writing, so that a listing is in order.
+
+    What has been forgotten (`lake/forgotten.py`) is not written, by whomever it is brought back.
+    """
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
+        self._forgotten = Forgotten(lake)
         self._writer = f"{os.getpid():x}-{uuid.uuid4().hex[:8]}"
         self._count = itertools.count()
 
@@ -29,18 +34,23 @@ class LakeSink:
         check: Callable[[], None] = lambda: None,
     ) -> None:
         """Events first: a call that is seen has its events. `check` may forbid each file at the last moment."""
+        events = self._forgotten.events(events) if events else events
         if events:
             self._write("call_events", events_table(events, published_us), published_us, check)
+        if records or retracted:
+            records, retracted = self._forgotten.records(records), self._forgotten.records(retracted)
         if records or retracted:
             self._write("calls", calls_table(records, retracted, published_us), published_us, check)
 
     def write_webhooks(self, webhooks: Sequence[tuple[str, Webhook]], published_us: int) -> None:
         """Archives webhooks, redacted already."""
+        webhooks = self._forgotten.webhooks(webhooks) if webhooks else webhooks
         if webhooks:
             self._write("webhooks", webhooks_table(webhooks, published_us), published_us)
 
     def write_quarantine(self, stored: Sequence[StoredRejection], published_us: int) -> None:
         """Keeps webhooks that could not be processed, redacted already."""
+        stored = self._forgotten.rejections(stored) if stored else stored
         if stored:
             self._write("quarantine", quarantine_table(stored, published_us), published_us)
 

@@ -6,7 +6,7 @@ Times are whole microseconds since the epoch in UTC and end in ``_us``; lengths 
 """
 
 from pipeline.model.call import CallRecord, call_key
-from pipeline.model.event import CallEvent
+from pipeline.model.event import FORGOTTEN, CallEvent
 from pipeline.model.rejection import Rejection, RejectionCode, Stage
 from pipeline.model.remembered import Remembered
 from pipeline.model.vocabulary import FAILURE_CLASS, OUTCOMES, STATE_RANK, Channel, Direction, Outcome, State
@@ -14,6 +14,7 @@ from pipeline.model.webhook import Webhook
 
 __all__ = [
     "FAILURE_CLASS",
+    "FORGOTTEN",
     "OUTCOMES",
     "STATE_RANK",
     "CallEvent",

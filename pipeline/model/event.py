@@ -5,9 +5,14 @@ itself: the record is `fold(set of events)`. Every field after the first block i
 event does not say", which is why a new field never needs a migration.
 """
 
+from typing import Final
+
 import msgspec
 
 from pipeline.model.vocabulary import Channel, Direction, EndTrigger, Outcome, State, TimeSource
+
+FORGOTTEN: Final = "callfold.forgotten"
+"""The type of what is left of an event that was erased from a stream that calls are cut out of: its place in it."""
 
 
 class CallEvent(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
