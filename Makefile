@@ -62,6 +62,7 @@ bench: $(STAMP) $(BENCH_STAMP)
 	@[ -n "$(ARGS)" ] || $(BIN)/python benchmarks/scaling.py
 	@[ -n "$(ARGS)" ] || $(BIN)/python benchmarks/collector.py --rounds 3 --memory-requests 0
 	@[ -n "$(ARGS)" ] || $(BIN)/python benchmarks/recovery.py --rounds 1
+	@[ -n "$(ARGS)" ] || $(BIN)/python benchmarks/queries.py
 
 chaos: $(STAMP)
 	@$(BIN)/python tests/chaos/run.py $(ARGS)

@@ -1,9 +1,9 @@
 """RESULTS.md and results.svg, made from results.json and nothing else."""
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
+from page_cells import number, table
+from page_queries import query_section
 from results import RESULTS, Results, read
 
 PAGE = RESULTS.with_name("RESULTS.md")
@@ -16,7 +16,12 @@ PROGRAMS = (
         "Callfold's client (aiokafka `getmany`), typed decoding, the columns written; no folding",
     ),
     ("stream.loop", "plain loop", "confluent-kafka `consume`, a dict, pyarrow"),
-    ("backfill", "`callfold backfill`", "the same webhooks from an archive, no broker"),
+    (
+        "backfill",
+        "`callfold backfill`, all cores",
+        "the same webhooks from an archive, no broker; as it comes: a process on every core, Kafka's too",
+    ),
+    ("backfill.one", "`callfold backfill --processes 1`", "the same in one process, on one core"),
     ("stream", "**`callfold work`**", "without keeping the webhooks themselves"),
     ("stream.archive", "`callfold work`, archiving", "as it comes: the webhooks are kept as well, redacted"),
     ("stream.bytewax", "Bytewax", "Kafka source, `stateful_flat_map`, recovery store"),
@@ -44,16 +49,8 @@ def lines(told: Results) -> list[str]:
         *_freshness(told),
         *_scaling(told),
         *_collector(told),
+        *query_section(told),
     ]
-
-
-def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    marks = ("---", *("---:" for _ in head[1:]))
-    return ["| " + " | ".join(cells) + " |" for cells in (head, marks, *rows)] + [""]
-
-
-def number(value: Any, digits: int = 0) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}"
 
 
 def _stream(told: Results) -> list[str]:
@@ -79,7 +76,8 @@ def _stream(told: Results) -> list[str]:
     absent = told.get("stream.absent")
     text = f"""
 Provider webhooks on Kafka → decoded, normalised, folded by call → call records in Parquet, offsets committed.
-Each program is alone on one core; Kafka has another. Medians of {told.get("stream.rounds")} alternating rounds.
+Each program is alone on one core; Kafka has another. Only `callfold backfill`, which needs no Kafka, has all of them:
+beside the others stands its figure with one process. Medians of {told.get("stream.rounds")} alternating rounds.
 
 ![webhooks per second](results.svg)
 """
@@ -98,8 +96,8 @@ Each program is alone on one core; Kafka has another. Medians of {told.get("stre
 def _ratio(told: Results, part: str) -> float | None:
     if part == "stream":
         return 1.0
-    if part == "backfill":
-        ratio = told.get("backfill.ratio_stream")
+    if part in ("backfill", "backfill.one"):
+        ratio = told.get(f"{part}.ratio_stream")
         return None if ratio is None else 1 / ratio
     return told.get(part.replace("stream.", "stream.ratio_"))
 
@@ -114,8 +112,9 @@ def _method(told: Results) -> str:
 - **Clock:** from the moment the program has its partitions (Faust and Quix Streams, which first make their stores
   ready: from the first webhook that the code is handed; Bytewax, which is in no group: from the start of its dataflow)
   until the records are in their files and every offset is committed. All programs flush every two seconds. `backfill`:
-  the whole process, less one over an empty file.
-- **CPU and memory:** user and system time of the process from the same moment to its end; its peak resident set.
+  the whole run, the start of its processes included, less one over an empty file.
+- **CPU and memory:** user and system time of the process from the same moment to its end; its peak resident set
+  (`backfill` on all cores: of all its processes, shared pages once).
 - **Checked:** each round, {told.get("stream.compared")} of every call are the simulator's truth, or the run fails.
   (Calls of the Aircall Bus that carry no id are told by agent and start; lengths to the millisecond. The limit folds
   nothing.)
@@ -221,7 +220,7 @@ def draw(told: Results, plot: Path) -> None:
     colours = ["#c8553d" if is_own else "#8d99ae" for _, _, is_own in bars]
     drawn = axes.barh([name for _, name, _ in bars], [rate for rate, _, _ in bars], color=colours)
     axes.bar_label(drawn, [f"{rate:,.0f}" for rate, _, _ in bars], padding=4)
-    axes.set_xlabel("webhooks a second, one core")
+    axes.set_xlabel("webhooks a second; one core, if not said otherwise")
     axes.margins(x=0.12)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(plot, metadata={"Date": None})

@@ -1,7 +1,11 @@
-"""Starts each program of the main job as a process of its own on one core, and measures it until all is committed."""
+"""Starts each program of the main job as a process of its own on one core, and measures it until all is committed.
+
+`callfold backfill`, which needs no broker, is measured on all cores as well.
+"""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -57,6 +61,8 @@ class Place(NamedTuple):
     servers: str
     core: int
     peers_python: Path
+    every_core: frozenset[int] = frozenset()
+    """For a program of several processes; the broker, idle then, may be on one of them."""
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -65,8 +71,14 @@ def environment(**settings: str) -> dict[str, str]:
 
 
 def start(
-    place: Place, command: list[str], log: Path, folder: Path, env: Mapping[str, str]
+    place: Place,
+    command: list[str],
+    log: Path,
+    folder: Path,
+    env: Mapping[str, str],
+    cores: frozenset[int] | None = None,
 ) -> subprocess.Popen[bytes]:
+    own = cores or {place.core}
     with log.open("wb") as said:
         return subprocess.Popen(
             command,
@@ -74,7 +86,7 @@ def start(
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=said,
-            preexec_fn=lambda: os.sched_setaffinity(0, {place.core}),  # noqa: PLW1509  no threads run here
+            preexec_fn=lambda: os.sched_setaffinity(0, own),  # noqa: PLW1509  no threads run here
         )
 
 
@@ -167,25 +179,63 @@ def callfold_work(
     return Measured(webhooks, ended - began, cpu - cpu_began, peak)
 
 
-def callfold_backfill(place: Place, folder: Path, traffic: Traffic) -> Measured:
-    """`callfold backfill` of the archive; its start-up is measured with an empty one, and taken off."""
+def callfold_backfill(place: Place, folder: Path, traffic: Traffic, processes: int) -> Measured:
+    """`callfold backfill` of the archive; its start-up is measured with an empty one, and taken off.
+
+    One process has the core of the others, several have all cores. An empty archive starts none: theirs counts.
+    """
     empty = folder / "empty.ndjson"
     empty.write_bytes(b"")
-    seconds, cpu, peak = _backfill(place, folder, traffic.archive, "lake")
-    idle_seconds, idle_cpu, _ = _backfill(place, folder, empty, "empty")
+    seconds, cpu, peak = _backfill(place, folder, traffic.archive, "lake", processes)
+    idle_seconds, idle_cpu, _ = _backfill(place, folder, empty, "empty", processes)
     return Measured(traffic.webhooks, seconds - idle_seconds, cpu - idle_cpu, peak)
 
 
-def _backfill(place: Place, folder: Path, archive: Path, lake: str) -> tuple[float, float, float]:
+def _backfill(
+    place: Place, folder: Path, archive: Path, lake: str, processes: int
+) -> tuple[float, float, float]:
     env = environment(CALLFOLD_ARCHIVE_WEBHOOKS="false", CALLFOLD_IDLE_SECONDS=IDLE_SECONDS)
     command = [sys.executable, "-m", "pipeline.cli", "backfill", str(archive), "--lake", str(folder / lake)]
+    command += ["--processes", str(processes)]
     log, began = folder / "backfill.log", time.time()
-    process = start(place, command, log, folder, env)
+    process = start(place, command, log, folder, env, place.every_core if processes > 1 else None)
     try:
+        below, all_peak = watched(process)
         _, cpu, peak = finish(process, "callfold backfill", log)
     finally:
         kill(process)
-    return time.time() - began, cpu, peak
+    return time.time() - began, cpu + below, max(peak, all_peak)
+
+
+def watched(process: subprocess.Popen[bytes]) -> tuple[float, float]:
+    """CPU seconds of the processes below one, and the peak MiB of all together, once it has ended.
+
+    They end with it and unawaited, so they are looked at while they run: of each at most `POLL_SECONDS` are missing.
+    Memory that they share counts once.
+    """
+    used: dict[int, float] = {}
+    peak = 0.0
+    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        below, resident = descendants(process.pid), 0
+        for pid in (process.pid, *below):
+            with suppress(OSError):
+                told = Path(f"/proc/{pid}/smaps_rollup").read_text("utf-8") if below else ""
+                resident += sum(int(kib) for kib in re.findall(r"^Pss: +(\d+)", told, re.MULTILINE))
+                used[pid] = cpu_seconds(pid, with_ended=False)
+        peak = max(peak, resident / 1024)
+        time.sleep(POLL_SECONDS)
+    used.pop(process.pid, None)
+    return sum(used.values()), peak
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below one."""
+    found = [pid]
+    for one in found:
+        with suppress(OSError):
+            for task in Path(f"/proc/{one}/task").iterdir():
+                found += map(int, (task / "children").read_text("utf-8").split())
+    return found[1:]
 
 
 def peer(
@@ -225,7 +275,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def cpu_seconds(pid: int) -> float:
-    """What a process has used so far, with its children that have ended."""
+def cpu_seconds(pid: int, with_ended: bool = True) -> float:
+    """What a process has used so far, with its children that have ended or without."""
     fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / TICKS
+    return sum(map(int, fields[11 : 15 if with_ended else 13])) / TICKS

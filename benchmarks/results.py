@@ -28,6 +28,9 @@ EXPECTED = (
     "freshness.p99_s",
     "freshness.flush1_p99_s",
     "collector.ratio_bare",
+    "query.ratio_single_file",
+    "query.ratio_busy",
+    "query.timeline_ms",
 )
 POM = HERE.parent / "tests" / "support" / "real_kafka.pom.xml"
 OURS = ("callfold", "faust-streaming", "aiokafka", "confluent-kafka", "msgspec", "pyarrow", "duckdb")

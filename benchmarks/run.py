@@ -62,7 +62,15 @@ def _work(prefix: str, archive: bool = False) -> Program:
 
 
 def _backfill(place: Place, folder: Path, traffic: Traffic) -> Measured:
-    measured = callfold_backfill(place, folder, traffic)
+    return _checked_backfill(place, folder, traffic, len(place.every_core))
+
+
+def _backfill_one(place: Place, folder: Path, traffic: Traffic) -> Measured:
+    return _checked_backfill(place, folder, traffic, 1)
+
+
+def _checked_backfill(place: Place, folder: Path, traffic: Traffic, processes: int) -> Measured:
+    measured = callfold_backfill(place, folder, traffic, processes)
     check("callfold backfill", traffic, calls_of_lake(folder / "lake"))
     return measured
 
@@ -82,12 +90,15 @@ PROGRAMS = {
     "callfold": _work("large"),
     "archive": _work("large", archive=True),
     "backfill": Program("large", _backfill),
+    "backfill_one": Program("large", _backfill_one),
     "faust": _peer("small", "faust_table"),
     "quix": _peer("large", "quix_state"),
     "bytewax": _peer("large", "bytewax_flow", has_group=False),
     "loop": _peer("large", "confluent_loop"),
     "limit": _peer("large", "limit", folds=False),
 }
+#: the first words of their keys, where these are not `stream.` and the name
+PARTS = {"callfold": "stream", "backfill": "backfill", "backfill_one": "backfill.one"}
 
 
 def check(name: str, traffic: Traffic, found: dict) -> None:
@@ -110,12 +121,13 @@ def measure_all(
 ) -> tuple[dict[str, list[Measured]], dict[str, Traffic], dict[str, str]]:
     """The runs of each program, the traffic by prefix, and what could not be run, with the reason."""
     broker_cores, core = cores()
+    every_core = frozenset(os.sched_getaffinity(0))
     os.sched_setaffinity(0, broker_cores)
     traffics: dict[str, Traffic] = {}
     absent: dict[str, str] = {}
     programs = {name: PROGRAMS[name] for name in options.only}
     with KafkaCluster(folder / "kafka") as kafka, bar(console) as progress:
-        place = Place(kafka.servers, core, options.peers_python)
+        place = Place(kafka.servers, core, options.peers_python, every_core)
         sizes = {"large": options.calls, "small": options.small_calls}
         for prefix in sorted({program.prefix for program in programs.values()}):
             calls = sizes[prefix]
@@ -154,17 +166,19 @@ def figures(measured: dict[str, list[Measured]]) -> results.Results:
     told: results.Results = {}
     rates = {name: statistics.median(run.per_second for run in runs) for name, runs in measured.items()}
     for name, runs in measured.items():
-        part = {"callfold": "stream", "backfill": "backfill"}.get(name, f"stream.{name}")
+        part = PARTS.get(name, f"stream.{name}")
         told[f"{part}.events_per_s"] = rates[name]
         told[f"{part}.cpu_s_per_million"] = statistics.median(run.cpu_per_million for run in runs)
         told[f"{part}.peak_mib"] = statistics.median(run.peak_mib for run in runs)
         told[f"{part}.slowest_per_s"] = min(run.per_second for run in runs)
         told[f"{part}.fastest_per_s"] = max(run.per_second for run in runs)
         told[f"{part}.webhooks"] = runs[0].webhooks
-        if name not in ("callfold", "backfill") and "callfold" in rates:
+        if "callfold" not in rates or name == "callfold":
+            continue
+        if name in PARTS:
+            told[f"{part}.ratio_stream"] = rates[name] / rates["callfold"]
+        else:
             told[f"stream.ratio_{name}"] = rates["callfold"] / rates[name]
-    if {"backfill", "callfold"} <= rates.keys():
-        told["backfill.ratio_stream"] = rates["backfill"] / rates["callfold"]
     return told
 
 
@@ -172,7 +186,7 @@ def show(console: Console, measured: dict[str, list[Measured]]) -> None:
     table = Table("program", "webhooks/s", "callfold / it", "CPU s per million", "peak MiB")
     told = figures(measured)
     for name in measured:
-        part = {"callfold": "stream", "backfill": "backfill"}.get(name, f"stream.{name}")
+        part = PARTS.get(name, f"stream.{name}")
         ratio = told.get(f"stream.ratio_{name}")
         table.add_row(
             name,

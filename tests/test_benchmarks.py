@@ -22,6 +22,7 @@ PROMISED = {
     "freshness.p99_s",
     "freshness.flush1_p99_s",
     "collector.ratio_bare",
+    "query.ratio_single_file",
 }
 
 
@@ -152,15 +153,25 @@ def test_the_page_and_the_plot_are_made_of_the_results(tmp_path: Path) -> None:
 
     told = dict.fromkeys(results.EXPECTED)
     page.write(told, tmp_path / "page.md", tmp_path / "plot.svg")
-    assert (tmp_path / "page.md").read_text("utf-8").count("Not measured yet") == 4
+    assert (tmp_path / "page.md").read_text("utf-8").count("Not measured yet") == 5
     assert not (tmp_path / "plot.svg").exists()
     told |= {"stream.events_per_s": 9876.0, "stream.faust.events_per_s": 1234.0, "stream.ratio_faust": 8.0}
     told |= {"freshness.p99_s": 10.5, "scaling.events.250000.cpu_s_per_million": 101.5}
     told |= {"scaling.events.250000.events_per_s": 1.0, "scaling.events.250000.peak_mib": 2.0}
+    told |= {"query.ratio_single_file": 1.75, "query.kpi_daily.ratio": 1.15, "query.kpi_daily.single_s": 0.25}
     page.write(told | {"collector.ratio_bare": 0.5}, tmp_path / "page.md", tmp_path / "plot.svg")
     text = (tmp_path / "page.md").read_text("utf-8")
     assert "Not measured yet" not in text
-    for figure in ("9,876", "1,234", "8.00", "10.50", "101.5", "0.50"):
+    for figure in (
+        "9,876",
+        "1,234",
+        "8.00",
+        "10.50",
+        "101.5",
+        "0.50",
+        "1.75",
+        "| kpi_daily | 0.25 | – | 1.15 |",
+    ):
         assert figure in text
     assert "9,876" in (tmp_path / "plot.svg").read_text("utf-8")
 
@@ -185,12 +196,14 @@ def test_figures_are_medians_and_ratios_to_callfold() -> None:
         "callfold": [Measured(1000, seconds, 0.1, 50.0) for seconds in (1.0, 2.0, 9.0)],
         "faust": [Measured(100, 1.0, 0.1, 50.0)],
         "backfill": [Measured(1000, 1.0, 0.1, 50.0)],
+        "backfill_one": [Measured(1000, 4.0, 0.1, 50.0)],
     }
     told = run.figures(runs)
     assert told["stream.events_per_s"] == 500.0
     assert told["stream.cpu_s_per_million"] == pytest.approx(100.0)
     assert told["stream.ratio_faust"] == 5.0
     assert told["backfill.ratio_stream"] == 2.0
+    assert told["backfill.one.ratio_stream"] == 0.5
 
 
 def test_every_peer_of_the_run_is_there_and_every_package_is_pinned() -> None:
@@ -202,3 +215,52 @@ def test_every_peer_of_the_run_is_there_and_every_package_is_pinned() -> None:
     for reason, package in zip(lines[1::2], lines[2::2], strict=True):
         assert reason.startswith("# ")
         assert re.fullmatch(r"[\w-]+==[\d.]+", package)
+
+
+def test_the_views_over_the_lake_are_measured_beside_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import big_lake
+    import queries
+
+    monkeypatch.setattr(big_lake, "FLUSH_US", 3_600_000_000)
+    monkeypatch.setattr(queries, "kpi_views", lambda: ["kpi_daily", "data_quality"])
+    sizes = [
+        "--days",
+        "4",
+        "--calls-a-day",
+        "60",
+        "--rounds",
+        "1",
+        "--busy-revisions",
+        "40",
+        "--busy-files",
+        "4",
+    ]
+    told = queries.measure(tmp_path, queries.options_of(sizes), lambda text: None)
+
+    assert told["query.calls"] > 200
+    assert told["query.events"] > 8 * told["query.calls"]
+    # The days differ in their ids: each call of the first has its image on all the others.
+    with queries.over_lake(tmp_path / "lake") as connection:
+        shown = connection.execute("select count(*), count(distinct call_key) from calls").fetchall()
+        files = f"'{tmp_path}/lake/calls/sealed/date=*/*.parquet'"
+        hashes = connection.execute(f"select count(distinct key_hash) from {files}").fetchall()
+    assert shown == [(told["query.calls"], told["query.calls"])]
+    assert hashes == [(told["query.calls"],)]
+    assert not list((tmp_path / "lake" / "calls" / "hot").glob("*-busy.parquet"))
+    ratios = [told[f"query.{view}.ratio"] for view in ("kpi_daily", "data_quality")]
+    assert told["query.ratio_single_file"] == max(ratios)
+    assert told["query.timeline_ms"] > 0
+
+
+def test_views_that_show_other_rows_than_the_file_end_the_benchmark(tmp_path: Path) -> None:
+    import duckdb
+    import queries
+
+    with duckdb.connect() as lake, duckdb.connect() as single:
+        for connection, calls in ((lake, 2), (single, 3)):
+            for view in queries.kpi_views():
+                connection.execute(f"create view {view} as select {calls} as calls")
+        with pytest.raises(SystemExit, match="shows other rows"):
+            queries.compare(lake, single, 1, same=True)

@@ -32,7 +32,7 @@ HEADER_LIKE = st.one_of(
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.filter_too_much])
 @given(SECRETS, st.lists(SECRETS, max_size=3), st.binary(max_size=300), OFF_SECONDS, MICROSECONDS)
 def test_what_is_signed_right_is_believed(
     provider: str, secret: str, others: list[str], body: bytes, off_seconds: int, microseconds: int
@@ -57,7 +57,7 @@ def test_no_byte_of_a_body_may_be_another(provider: str, body: bytes, data: st.D
 
 
 @pytest.mark.parametrize("provider", TIMED)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.filter_too_much])
 @given(st.data())
 def test_no_byte_of_a_signature_or_its_time_may_be_another(provider: str, data: st.DataObject) -> None:
     request = signed(provider)
