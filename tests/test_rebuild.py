@@ -174,7 +174,7 @@ def cut_off(lines: Any) -> Any:
     return lines[: begins[-1] + 1]
 
 
-@pytest.mark.parametrize("seed", range(40, 44))
+@pytest.mark.parametrize("seed", range(40, 42))
 @pytest.mark.parametrize("is_compacted", [False, True])
 def test_what_the_stream_wrote_comes_back_from_its_events_alone(
     tmp_path: Path, seed: int, is_compacted: bool
@@ -198,7 +198,7 @@ def test_what_the_stream_wrote_comes_back_from_its_events_alone(
     assert records_in(settings.lake) == before
 
 
-@pytest.mark.parametrize("seed", range(50, 53))
+@pytest.mark.parametrize("seed", range(50, 52))
 def test_records_that_arrivals_out_of_order_pushed_up_come_back_from_their_revisions(
     tmp_path: Path, seed: int
 ) -> None:
@@ -248,7 +248,7 @@ def shown_calls(root: Path) -> dict[str, Any]:
 
 def test_parts_of_any_size_come_to_the_same(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     before = records_in(settings.lake)
-    for size in (1, 7, 100):
+    for size in (9, 200):
         monkeypatch.setattr("pipeline.rebuild.EVENTS_AT_ONCE", size)
         without_files(settings.lake, "calls", "call_revisions")
         shares: list[tuple[int, int]] = []
