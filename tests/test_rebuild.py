@@ -3,6 +3,7 @@
 import copy
 import random
 import runpy
+import shutil
 import time
 from datetime import date
 from pathlib import Path
@@ -256,6 +257,14 @@ def test_parts_of_any_size_come_to_the_same(settings: Any, monkeypatch: pytest.M
         assert records_in(settings.lake) == before
         assert [done for done, _ in shares] == sorted({done for done, _ in shares})
         assert shares[-1][0] == shares[-1][1]
+
+
+def test_folders_that_are_gone_come_back_with_their_calls(settings: Any) -> None:
+    before = records_in(settings.lake)
+    for dataset in ("calls", "call_revisions"):
+        shutil.rmtree(settings.lake / dataset)
+    rebuild(settings, *ALL)
+    assert records_in(settings.lake) == before
 
 
 def test_what_is_mended_counts_though_a_clock_was_ahead(settings: Any) -> None:

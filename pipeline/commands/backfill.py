@@ -70,9 +70,10 @@ def rebuild(
     if last < first:
         raise click.UsageError("--to is before --from.")
     settings = settings_of(lake, config)
+    from pipeline.lake import Lake
     from pipeline.rebuild import rebuild as run
 
-    if not (settings.lake / "calls").exists():
+    if not Lake(settings.lake).exists():
         raise click.ClickException(f"no lake at {settings.lake} (name it with --lake)")
     with progress_on_terminal("rebuild") as progress:
         summary = run(settings, _date(first), _date(last), close_open=close_open, progress=progress)

@@ -55,9 +55,9 @@ class Lake:
         return self.store.scratch()
 
     def exists(self) -> bool:
-        """Whether a lake has been laid out here."""
+        """Whether a lake has been laid out here. What of it was lost, whoever writes lays out anew."""
         try:
-            return (self.root / "calls" / "hot" / SCHEMA_FILE).exists()
+            return any((self.hot(dataset) / SCHEMA_FILE).exists() for dataset in ("calls", "call_events"))
         except OSError as error:
             raise unreadable(self.root, error) from error
 

@@ -9,14 +9,16 @@ from typing import Final
 
 from pipeline.errors import UserError
 from pipeline.lake.files import SCHEMA_FILE, Lake
-from pipeline.lake.schemas import SCHEMA_VERSION
+from pipeline.lake.schemas import SCHEMA_VERSION, SCHEMAS
 
 VERSION_KEY: Final = b"callfold.schema_version"
 
 
 def lake_version(lake: Lake) -> int:
     """The newest version that has laid out this lake; 0 if it does not say."""
-    return int((lake.footer(lake.hot("calls") / SCHEMA_FILE).metadata or {}).get(VERSION_KEY, b"0"))
+    files = [lake.hot(dataset) / SCHEMA_FILE for dataset in SCHEMAS]
+    told = [lake.footer(file).metadata or {} for file in files if file.exists()]
+    return max((int(metadata.get(VERSION_KEY, b"0")) for metadata in told), default=0)
 
 
 def version_problem(lake: Lake) -> str | None:
