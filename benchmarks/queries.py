@@ -29,6 +29,7 @@ from pipeline.lake.schemas import SCHEMAS
 from pipeline.query.views import connect, models, views_sql
 
 THREADS = 2
+SORTING_MEMORY = "6GB"
 SOURCES = {"int_latest_calls": "date, provider, started_at", "call_revisions": "date, provider, call_key"}
 """The views that a sorted file stands in for, and its order."""
 
@@ -54,11 +55,16 @@ def write_single_files(lake: Path, folder: Path) -> dict[str, Path]:
     """One sorted file of what each of the views shows, if it is not there yet."""
     files = {view: folder / f"{view}.parquet" for view in SOURCES}
     with over_lake(lake) as connection:
+        # Sorting all revisions takes more memory than there may be.
+        connection.execute(f"set memory_limit = '{SORTING_MEMORY}'")
+        connection.execute(f"set temp_directory = '{folder / 'sorting'}'")
         for view, file in files.items():
             if not file.exists():
+                part = file.with_suffix(".part")
                 connection.execute(
-                    f"copy (from {view} order by {SOURCES[view]}) to '{file}' (format parquet, compression zstd)"
+                    f"copy (from {view} order by {SOURCES[view]}) to '{part}' (format parquet, compression zstd)"
                 )
+                part.replace(file)
     return files
 
 

@@ -249,7 +249,7 @@ def shown_calls(root: Path) -> dict[str, Any]:
 
 def test_parts_of_any_size_come_to_the_same(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     before = records_in(settings.lake)
-    for size in (9, 200):
+    for size in (40, 300):
         monkeypatch.setattr("pipeline.rebuild.EVENTS_AT_ONCE", size)
         without_files(settings.lake, "calls", "call_revisions")
         shares: list[tuple[int, int]] = []

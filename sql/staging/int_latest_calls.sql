@@ -35,23 +35,35 @@ hot_again as (
 ),
 
 -- A worker that starts from an older state publishes older revisions again: sealed wins where it is further on.
-sealed_further as materialized (
-    select sealed.*
+compared as materialized (
+    select
+        sealed.key_hash,
+        (sealed.revision, sealed.published_at) > (hot_again.revision, hot_again.published_at) as is_sealed_further,
     from sealed
     join hot_again on sealed.key_hash = hot_again.key_hash
-    where (sealed.revision, sealed.published_at) > (hot_again.revision, hot_again.published_at)
+),
+
+hot_hidden as (
+    select key_hash
+    from compared
+    where is_sealed_further
+),
+
+-- Where nothing can be compared (a NULL), hot wins, as it does when both say the same.
+sealed_hidden as (
+    select key_hash
+    from compared
+    where is_sealed_further is not true
 ),
 
 latest as (
     select hot.*
     from hot
-    anti join sealed_further on hot.key_hash = sealed_further.key_hash
-    union all by name
-    select * from sealed_further
+    anti join hot_hidden on hot.key_hash = hot_hidden.key_hash
     union all by name
     select sealed.*
     from sealed
-    anti join keys_again on sealed.key_hash = keys_again.key_hash
+    anti join sealed_hidden on sealed.key_hash = sealed_hidden.key_hash
 ),
 
 int_latest_calls as (
