@@ -13,19 +13,20 @@ import itertools
 import json
 import struct
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 
-class Answers(asyncio.Protocol):
+class Answers(asyncio.Protocol, ABC):
     """One connection, which tells each answer's status once all of the answer is there."""
 
     received = b""
 
+    @abstractmethod
     def answered(self, status: int) -> None:
         """An answer has come."""
-        raise NotImplementedError
 
     def data_received(self, data: bytes) -> None:
         self.received += data
