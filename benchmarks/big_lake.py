@@ -27,9 +27,10 @@ from pipeline.backfill import assembler_of
 from pipeline.garbage import rarely_searched
 from pipeline.lake import Lake, LakeHistory, LakeSink
 from pipeline.lake.compact import compact
+from pipeline.lake.files import SEALED_ONLY
 from pipeline.lake.rows import key_hash
 from pipeline.lake.schemas import SCHEMAS
-from pipeline.lake.sealed import current_files, next_generation, publish, sealed_path
+from pipeline.lake.sealed import current_files, next_generation, publish, sealed_path, superseded
 from pipeline.model import Rejection, Webhook
 from pipeline.normalise import Normaliser
 from pipeline.normalise.redact import Privacy
@@ -77,7 +78,10 @@ def make(root: Path, calls_a_day: int, days: int, say: Callable[[str], None] = l
     for number in range(1, days):
         say(f"day {number + 1} of {days}")
         images.write_day(number)
-    compact(root, 0)  # removes what the last one replaced
+    compact(root, 0)  # removes what the last one has merged
+    for dataset in SCHEMAS | dict.fromkeys(SEALED_ONLY):
+        for file in superseded(Lake(root), dataset):
+            file.unlink()  # manifests that the images replaced, as a compaction with something to merge would
     with duckdb.connect() as connection:
         calls, events = (
             connection.execute(f"select count(*) from '{root}/{name}/sealed/date=*/*.parquet'").fetchall()[0][

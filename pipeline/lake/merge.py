@@ -24,8 +24,12 @@ from pipeline.storage.engine import lake_connection
 MEMORY_LIMIT: Final = "768MiB"
 """DuckDB's own. A process that merges ten million events at once has 1,250 MiB at most."""
 
-DIVIDED_ROWS: Final = 1_000_000
-"""A date with more rows has one file for each provider: what changes in one leaves the others alone."""
+DIVIDED_ROWS: Final = 4_000_000
+"""A date with more rows has one file for each provider: what changes in one leaves the others alone.
+
+Not sooner, as each file costs every query a footer: one call's events among 96 million are found in 85 ms where a date's
+million stand in one file, in 178 ms where they stand in five. Four million events take about 120 MiB.
+"""
 
 BATCH_ROWS: Final = 8_192
 """Rows handed from DuckDB to Arrow at a time: of webhooks with 5 KB each, 40 MB."""

@@ -1,10 +1,15 @@
 with
 
 -- Which sealed files count. It is listed before them, so that what it names is there.
-manifest as materialized (
+manifest as (
     select generation
     from read_parquet('call_events/manifest/*.parquet', union_by_name = true, hive_partitioning = false)
     qualify version = max(version) over ()
+),
+
+sealed_files as materialized (
+    select list(printf('%017d.parquet', generation)) as names
+    from manifest
 ),
 
 hot as materialized (
@@ -15,10 +20,9 @@ hot as materialized (
 
 -- Not materialized, so that what a query asks for (one call's events) is looked for in the files themselves.
 sealed as not materialized (
-    select sealed_files.* exclude (generation)
-    from manifest
-    join read_parquet('call_events/sealed/**/*.parquet', union_by_name = true, hive_partitioning = false) as sealed_files
-        on manifest.generation = sealed_files.generation
+    select sealed_rows.* exclude (generation, filename)
+    from read_parquet('call_events/sealed/**/*.parquet', union_by_name = true, hive_partitioning = false, filename = true) as sealed_rows
+    where list_contains((select names from sealed_files), right(sealed_rows.filename, 25))
 ),
 
 newest as (

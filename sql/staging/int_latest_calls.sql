@@ -1,7 +1,7 @@
 with
 
 -- Which sealed files count. It is listed before them, so that what it names is there.
-manifest as materialized (
+manifest as (
     select generation
     from read_parquet('calls/manifest/*.parquet', union_by_name = true, hive_partitioning = false)
     qualify version = max(version) over ()
@@ -13,34 +13,42 @@ hot as materialized (
     qualify row_number() over (partition by key_hash order by revision desc, published_at desc) = 1
 ),
 
--- Not materialized: it is read several times, each time only the columns that are wanted, and never held in memory.
-sealed as not materialized (
-    select sealed_files.* exclude (generation)
-    from manifest
-    join read_parquet('calls/sealed/**/*.parquet', union_by_name = true, hive_partitioning = false) as sealed_files
-        on manifest.generation = sealed_files.generation
-),
-
--- Only their keys: a scan of one column. Most often there are none, and then nothing below looks for them.
+-- The one look at every sealed key: a scan of one column.
 keys_again as materialized (
-    select sealed.key_hash
-    from sealed
+    select
+        sealed.generation,
+        sealed.key_hash,
+    from read_parquet('calls/sealed/**/*.parquet', union_by_name = true, hive_partitioning = false) as sealed
     semi join hot on sealed.key_hash = hot.key_hash
+    where sealed.generation is not null
 ),
 
-hot_again as (
-    select hot.*
-    from hot
-    semi join keys_again on hot.key_hash = keys_again.key_hash
+-- The files that count, in two heaps: those without a hot key, by their names, and the few that have one.
+sealed_files as materialized (
+    select
+        list(printf('%017d.parquet', generation)) filter (not is_again) as names,
+        coalesce(list(generation) filter (is_again), []) as generations_again,
+    from (
+        select
+            generation,
+            generation in (select generation from keys_again) as is_again,
+        from manifest
+    )
+),
+
+sealed_again as materialized (
+    select *
+    from read_parquet('calls/sealed/**/*.parquet', union_by_name = true, hive_partitioning = false)
+    where generation in (select unnest(generations_again) from sealed_files)
 ),
 
 -- A worker that starts from an older state publishes older revisions again: sealed wins where it is further on.
 compared as materialized (
     select
-        sealed.key_hash,
-        (sealed.revision, sealed.published_at) > (hot_again.revision, hot_again.published_at) as is_sealed_further,
-    from sealed
-    join hot_again on sealed.key_hash = hot_again.key_hash
+        hot.key_hash,
+        (sealed_again.revision, sealed_again.published_at) > (hot.revision, hot.published_at) as is_sealed_further,
+    from hot
+    join sealed_again on hot.key_hash = sealed_again.key_hash
 ),
 
 hot_hidden as (
@@ -56,14 +64,21 @@ sealed_hidden as (
     where is_sealed_further is not true
 ),
 
+-- No retracted call is ever sealed. A file's name is the same for all its rows: asked for that, and not joined by their
+-- generation, most sealed rows come as fast as from one file.
 latest as (
     select hot.*
     from hot
     anti join hot_hidden on hot.key_hash = hot_hidden.key_hash
+    where hot.is_retracted is not true
     union all by name
-    select sealed.*
-    from sealed
-    anti join sealed_hidden on sealed.key_hash = sealed_hidden.key_hash
+    select sealed_again.* exclude (generation)
+    from sealed_again
+    anti join sealed_hidden on sealed_again.key_hash = sealed_hidden.key_hash
+    union all by name
+    select sealed.* exclude (generation, filename)
+    from read_parquet('calls/sealed/**/*.parquet', union_by_name = true, hive_partitioning = false, filename = true) as sealed
+    where list_contains((select names from sealed_files), right(sealed.filename, 25))
 ),
 
 int_latest_calls as (
@@ -126,7 +141,6 @@ int_latest_calls as (
         closed_by,
         date,
     from latest
-    where is_retracted is not true
 )
 
 select * from int_latest_calls

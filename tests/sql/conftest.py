@@ -93,7 +93,7 @@ class Lake:
         self, folder: str, rows: list[Row], name: str | None = None, dataset: str | None = None
     ) -> None:
         self._files += 1
-        path = self.root / folder / (name or f"{self._files:04d}.parquet")
+        path = self.root / folder / (name or f"{self._files:017d}.parquet")
         path.parent.mkdir(parents=True, exist_ok=True)
         head, kind = "/".join(folder.split("/")[:2]), folder.split("/")[1]
         schema = SCHEMAS[dataset or FOLDERS[head]]
