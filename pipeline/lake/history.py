@@ -6,7 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from functools import wraps
+from threading import Lock
 from typing import Final, ParamSpec, TypeVar
+from weakref import finalize
 
 import duckdb
 import numpy as np
@@ -14,6 +16,7 @@ import pyarrow as pa
 
 from pipeline.errors import DestinationUnavailable
 from pipeline.lake.files import Lake, quoted, unreadable
+from pipeline.lake.lookup import Lookup, file_gone, is_there, rows_in
 from pipeline.lake.rows import DAY_US, events_from, key_hash, records_from
 from pipeline.lake.schemas import SCHEMAS, declared
 from pipeline.lake.sealed import sealed_rows
@@ -28,7 +31,8 @@ TRIES: Final = 4
 
 _EPOCH: Final = date(1970, 1, 1)
 _NEWEST: Final = (
-    "qualify row_number() over (partition by call_key order by revision desc, published_at desc) = 1"
+    "qualify row_number() over (partition by call_key order by revision desc, published_at desc) = 1 "
+    "order by call_key"
 )
 
 P = ParamSpec("P")
@@ -54,6 +58,12 @@ class LakeHistory:
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
+        self._lookups = {name: Lookup(lake, name) for name in ("call_events", "calls", "call_revisions")}
+        #: one at most, for `_rows` alone, and kept: making one takes 12 ms
+        self._kept: list[duckdb.DuckDBPyConnection] = []
+        # Before Python takes itself apart, or DuckDB complains of what is left of it.
+        finalize(self, self._kept.clear)
+        self._looking = Lock()
         #: sorted hashes; an array of Python's, since looking up one number in numpy's takes five times as long
         self._index = array("Q")
         self._recent: set[int] = set()
@@ -110,18 +120,13 @@ class LakeHistory:
         """Every event and the newest record of every call of these streams."""
         if not stream_keys:
             return {}
-        with self._connect() as connection:
-            every = self._all("call_events")
-            events = _those_of(connection, every, stream_keys, "order by published_at, event_id")
-            records = _those_of(connection, self._all("calls"), stream_keys, _NEWEST)
-        return _by_stream(events, records)
+        events = self._rows("call_events", stream_keys, "order by published_at, event_id")
+        return _by_stream(events, self._rows("calls", stream_keys, _NEWEST))
 
     @_tried_again
     def revisions(self, stream_keys: Collection[str]) -> Mapping[str, CallRecord]:
         """The newest revision that compaction has set aside of every call of these streams, by call key."""
-        with self._connect() as connection:
-            revisions = sealed_rows(self._lake, "call_revisions")
-            records = _those_of(connection, revisions, stream_keys, _NEWEST)
+        records = self._rows("call_revisions", stream_keys, _NEWEST)
         return {record.call_key: record for _, record in records_from(records)}
 
     @_tried_again
@@ -198,6 +203,25 @@ class LakeHistory:
             found = connection.execute(newest).fetchone()
         return None if found is None else found[0]
 
+    def _rows(self, dataset: str, stream_keys: Collection[str], rest: str) -> pa.Table:
+        """All rows of these streams, hot and sealed, read from those files that may hold them."""
+        keys, schema = sorted(set(stream_keys)), SCHEMAS.get(dataset, SCHEMAS["calls"])
+        with self._looking:
+            files = self._lookups[dataset].files(keys)
+            if not files:
+                return schema.empty_table()
+            try:
+                if not self._kept:
+                    self._kept.append(lake_connection(self._lake.root, threads=2))
+                return rows_in(self._kept[0], files, self._lake.hot(dataset), schema, rest)
+            except duckdb.Error as error:
+                # It may be spoilt.
+                self._kept.clear()
+                gone = next((file for file in files if not is_there(self._lake.root, file)), None)
+                if gone is not None:
+                    raise file_gone(self._lake.root, gone) from error
+                raise unreadable(self._lake.root, error) from error
+
     @contextmanager
     def _connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
@@ -212,19 +236,6 @@ class LakeHistory:
             f"(select * from read_parquet({hot}, {declared(SCHEMAS[dataset])}) "
             f"union all by name select * from {sealed_rows(self._lake, dataset)})"
         )
-
-
-def _those_of(
-    connection: duckdb.DuckDBPyConnection, rows: str, stream_keys: Collection[str], rest: str
-) -> pa.Table:
-    """The rows of these streams, of any number at least one."""
-    keys = sorted(stream_keys)
-    connection.register("wanted", pa.table({"stream_key": pa.array(keys, pa.string())}))
-    # Sealed events are in the order of their keys: of keys that stand together (a rebuild's) few row groups are read.
-    return connection.sql(
-        f"select r.* from {rows} r semi join wanted using (stream_key) where stream_key between $1 and $2 {rest}",
-        params=[keys[0], keys[-1]],
-    ).to_arrow_table()
 
 
 def _by_stream(events: pa.Table, records: pa.Table) -> dict[str, Remembered]:
