@@ -221,8 +221,9 @@ def _parquet(schema: pa.Schema) -> dict[str, Any]:
     }
     if not _is_sealed(schema):
         return options
-    # One page a row group: DuckDB reads a sealed file in a twentieth less of time.
-    options |= {"max_rows_per_page": ROW_GROUP_ROWS, "data_page_size": 8 << 20}
+    # One page a row group: DuckDB reads a sealed file in a twentieth less of time; as much again by pages of version
+    # 2, whose truth values are run lengths.
+    options |= {"max_rows_per_page": ROW_GROUP_ROWS, "data_page_size": 8 << 20, "data_page_version": "2.0"}
     if "event_id" in schema.names:
         # For a hundredth more of room, one call's events among 100 million are found in 75 ms of CPU; by statistics
         # alone in 600.

@@ -27,8 +27,8 @@ MEMORY_LIMIT: Final = "768MiB"
 DIVIDED_ROWS: Final = 4_000_000
 """A date with more rows has one file for each provider: what changes in one leaves the others alone.
 
-Not sooner, as each file costs every query a footer: one call's events among 96 million are found in 85 ms where a date's
-million stand in one file, in 178 ms where they stand in five. Four million events take about 120 MiB.
+Not sooner, as each file costs every query a footer: one call's events among 96 million are found in 85 ms where the
+million of a date stand in one file, in 178 ms where they stand in five. Four million events take about 120 MiB.
 """
 
 BATCH_ROWS: Final = 8_192
