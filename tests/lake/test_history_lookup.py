@@ -76,7 +76,7 @@ def some(keys: Sequence[str], seed: int) -> Iterator[list[str]]:
     derandomize=True,
     deadline=None,
     database=None,
-    max_examples=6,
+    max_examples=4,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
