@@ -1,7 +1,8 @@
 with
 
--- Which sealed files count. It is listed before them, so that what it names is there.
-manifest as (
+-- Which sealed files count. It is listed before them, so that what it names is there: DuckDB lists files in the order in
+-- which a query comes upon them, in `from` before `where`.
+manifest as materialized (
     select generation
     from read_parquet('call_events/manifest/*.parquet', union_by_name = true, hive_partitioning = false)
     qualify version = max(version) over ()
@@ -21,8 +22,9 @@ hot as materialized (
 -- Not materialized, so that what a query asks for (one call's events) is looked for in the files themselves.
 sealed as not materialized (
     select sealed_rows.* exclude (generation, filename)
-    from read_parquet('call_events/sealed/**/*.parquet', union_by_name = true, hive_partitioning = false, filename = true) as sealed_rows
-    where list_contains((select names from sealed_files), right(sealed_rows.filename, 25))
+    from sealed_files
+    cross join read_parquet('call_events/sealed/**/*.parquet', union_by_name = true, hive_partitioning = false, filename = true) as sealed_rows
+    where list_contains(sealed_files.names, right(sealed_rows.filename, 25))
 ),
 
 newest as (

@@ -1,7 +1,8 @@
 with
 
--- Which sealed files count. It is listed before them, so that what it names is there.
-manifest as (
+-- Which sealed files count. DuckDB lists files in the order in which a query comes upon them, in `from` before `where`.
+-- Every `from` below comes upon the manifest before the sealed files, so that what it names is there.
+manifest as materialized (
     select generation
     from read_parquet('calls/manifest/*.parquet', union_by_name = true, hive_partitioning = false)
     qualify version = max(version) over ()
@@ -13,7 +14,7 @@ hot as materialized (
     qualify row_number() over (partition by key_hash order by revision desc, published_at desc) = 1
 ),
 
--- The one look at every sealed key: a scan of one column.
+-- The one look at every sealed key: a scan of one column. Only `sealed_files` asks for it, after the manifest.
 keys_again as materialized (
     select
         sealed.generation,
@@ -37,9 +38,10 @@ sealed_files as materialized (
 ),
 
 sealed_again as materialized (
-    select *
-    from read_parquet('calls/sealed/**/*.parquet', union_by_name = true, hive_partitioning = false)
-    where generation in (select unnest(generations_again) from sealed_files)
+    select sealed.*
+    from (select unnest(generations_again) as generation from sealed_files) as again
+    join read_parquet('calls/sealed/**/*.parquet', union_by_name = true, hive_partitioning = false) as sealed
+        on again.generation = sealed.generation
 ),
 
 -- A worker that starts from an older state publishes older revisions again: sealed wins where it is further on.
@@ -77,8 +79,9 @@ latest as (
     anti join sealed_hidden on sealed_again.key_hash = sealed_hidden.key_hash
     union all by name
     select sealed.* exclude (generation, filename)
-    from read_parquet('calls/sealed/**/*.parquet', union_by_name = true, hive_partitioning = false, filename = true) as sealed
-    where list_contains((select names from sealed_files), right(sealed.filename, 25))
+    from sealed_files
+    cross join read_parquet('calls/sealed/**/*.parquet', union_by_name = true, hive_partitioning = false, filename = true) as sealed
+    where list_contains(sealed_files.names, right(sealed.filename, 25))
 ),
 
 int_latest_calls as (
