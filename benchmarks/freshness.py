@@ -54,7 +54,10 @@ def request_of(record: WebhookRecord) -> bytes:
 
 
 def endings(records: list[WebhookRecord]) -> dict[str, int]:
-    """By call key the index of the webhook that ends the call; without the bus, and calls that end twice."""
+    """By call key the index of the webhook that ends the call; without the bus, and calls that end twice or are open.
+
+    One that ended may be open again where the traffic breaks off, in the midst of its second dialling.
+    """
     states: dict[tuple[str, str], dict] = {}
     found: dict[str, int] = {}
     again: set[str] = set()
@@ -69,6 +72,7 @@ def endings(records: list[WebhookRecord]) -> dict[str, int]:
             if state["call_key"] in found:
                 again.add(state["call_key"])
             found[state["call_key"]] = index
+    again.update(state["call_key"] for state in states.values() if state["state"] != "ended")
     return {key: index for key, index in found.items() if key not in again}
 
 
