@@ -52,7 +52,7 @@ One call's events among {number(told.get("query.events"))} (`select * from call_
 is yet to be read.
 
 A worker that flushes every ten seconds writes at most 8,640 files a day of each dataset. Compactions leave one of them
-a date and dataset, or one for each provider from a million rows on: at most five, however many workers wrote
+a date and dataset, or one for each provider from four million rows on: at most five, however many workers wrote
 ({number(told.get("query.sealed_files_a_date"), 2)} of calls on average here). Hot are those since the last one: 30 of
 each worker and dataset at the default 300 s, and for two minutes those that were merged.
 """

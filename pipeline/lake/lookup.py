@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import DestinationUnavailable
-from pipeline.lake.files import SCHEMA_FILE, SEALED_ONLY, Lake, quoted, unreadable
-from pipeline.lake.schemas import declared
+from pipeline.lake.files import SCHEMA_FILE, SEALED_ONLY, Lake, unreadable
+from pipeline.lake.merge import rows_of
 from pipeline.lake.sealed import current_files
 from pipeline.storage.place import is_remote
 from pipeline.storage.reading import listed, opened
@@ -208,7 +208,7 @@ def rows_in(
     """The rows of these streams in these files, at least one; `rest` completes the statement."""
     keys = sorted({key for some in files.values() for key in some})
     if len(keys) > NAMED_KEYS:
-        return _joined(connection, _read(list(files), schema), keys, rest)
+        return _joined(connection, rows_of(list(files), schema), keys, rest)
     together, apart = [file for file in files if file.parent == hot], [f for f in files if f.parent != hot]
     if len(apart) > FILES_APART:
         together, apart = list(files), []
@@ -216,7 +216,7 @@ def rows_in(
     if together:
         parts.append((together, sorted({key for file in together for key in files[file]})))
     every = " union all ".join(
-        f"(select * from {_read(some, schema)} where {KEY} in ({', '.join('?' * len(named))}))"
+        f"(select * from {rows_of(some, schema)} where {KEY} in ({', '.join('?' * len(named))}))"
         for some, named in parts
     )
     named_keys = [key for _, named in parts for key in named]
@@ -233,7 +233,3 @@ def _joined(connection: duckdb.DuckDBPyConnection, rows: str, keys: Sequence[str
         ).to_arrow_table()
     finally:
         connection.unregister("wanted")
-
-
-def _read(files: Sequence[Path], schema: pa.Schema) -> str:
-    return f"read_parquet([{', '.join(map(quoted, files))}], {declared(schema)})"
