@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 
 def as_text(body: bytes) -> str:
@@ -21,7 +22,8 @@ def as_bytes(text: str) -> bytes:
         return text.encode("utf-8", "replace")
 
 
-def key_pattern(names: Iterable[str], before: str, after: str) -> re.Pattern[str]:
+@lru_cache(maxsize=64)  # of a few providers, for each of which it takes milliseconds
+def key_pattern(names: frozenset[str], before: str, after: str) -> re.Pattern[str]:
     """Any of the names between two patterns, each of its letters plain or as a JSON escape."""
     spelt = ["".join(map(_letter, name)) for name in sorted(names, key=len, reverse=True)]
     return re.compile(before + "(?:" + "|".join(spelt) + ")" + after, re.IGNORECASE)

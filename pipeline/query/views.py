@@ -80,6 +80,34 @@ def views_sql(root: str = "") -> str:
     return "\n".join([header, settings, *statements])
 
 
+def create_views(connection: duckdb.DuckDBPyConnection, root: str) -> None:
+    """Creates all views over the lake at `root`, as `views_sql` does, in a third of its time.
+
+    To create a view, DuckDB opens the files of all that it is made of: the same ones for nearly every view, at 10 ms
+    each in a small lake and 60 ms in one of ninety dates. Here only the few views that read files open them; the
+    others are made over stand-ins, which have the same columns and no rows. `views.sql` has to be plain SQL, and
+    readable.
+    """
+    readers = {f"{name}_files": name for name, sql in models().items() if _PARQUET_PATH.search(sql)}
+    for files, name in readers.items():
+        connection.execute(f"create or replace view {files} as\n{_rooted(models()[name], root)}")
+    stand_ins = connection.execute(
+        """
+        select table_name, string_agg(format('null::{} as "{}"', data_type, column_name), ', ' order by column_index)
+        from duckdb_columns() where list_contains($files, table_name) group by table_name
+        """,
+        {"files": list(readers)},
+    ).fetchall()
+    for files, columns in stand_ins:
+        connection.execute(f"create or replace view {readers[files]} as select {columns} where false")
+    for name, sql in models().items():
+        if name not in readers.values():
+            connection.execute(f"create or replace view {name} as\n{sql}")
+    for files, name in readers.items():
+        connection.execute(f"drop view {name}")
+        connection.execute(f"alter view {files} rename to {name}")
+
+
 def connect(lake: Path) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with all views over `lake` and its time zone at UTC; the caller closes it."""
     folder = lake if is_remote(lake) else lake.expanduser().absolute()
@@ -93,9 +121,10 @@ def connect(lake: Path) -> duckdb.DuckDBPyConnection:
         raise UserError(f"no lake at {lake}: the folder holds no calls (name the lake's folder with --lake)")
     connection = lake_connection(folder)
     try:
-        # Creating a view opens every file it reads, and most views read the same ones.
+        # Of what is opened for the views, the queries open most again.
         connection.execute("set parquet_metadata_cache = true")
-        again(lambda: connection.execute(views_sql(str(folder))))
+        connection.execute("set timezone = 'UTC'")
+        again(lambda: create_views(connection, str(folder)))
     except duckdb.Error as error:
         connection.close()
         raise CallfoldError(f"the lake at {lake} cannot be read: {one_line(error)}") from error

@@ -11,7 +11,6 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-import faust
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import (
     IllegalSaslStateError,
@@ -62,6 +61,8 @@ def client_options(settings: Settings) -> ClientOptions:
 
 def faust_credentials(settings: Settings) -> Any:
     """The same for a Faust application; None without TLS and without a login."""
+    import faust
+
     context = _tls(settings)
     if settings.kafka_security.startswith("sasl"):
         return faust.SASLCredentials(

@@ -1,4 +1,8 @@
-"""The long-running commands: a collector, workers, or everything on one machine."""
+"""The long-running commands: a collector, workers, or everything on one machine.
+
+Each process of them imports this module; what only some of them need, those import when they begin. A collector does
+without Faust, DuckDB and Arrow.
+"""
 
 import asyncio
 import dataclasses
@@ -9,16 +13,10 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from pipeline.collect.collector import run_collector
 from pipeline.errors import CallfoldError, UserError
-from pipeline.open_lake import open_lake
 from pipeline.providers import providers
 from pipeline.settings import Settings
-from pipeline.stream.connection import client_options, refuse_early
-from pipeline.stream.embedded import EmbeddedBroker
-from pipeline.stream.supervisor import Job, Supervisor
-from pipeline.stream.work import work_until
-from pipeline.stream.worker import STOP_SIGNALS, ending_in_time, quiet_libraries
+from pipeline.stream.supervisor import STOP_SIGNALS, Job, Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +45,8 @@ def collect(settings: Settings) -> int:
     """Runs a collector until it is told to stop."""
     broker_url = _external(settings, "callfold collect")
     _check_spool(settings)
-    refuse_early(settings, broker_url)
-    run_collector(settings, broker_url, _key_of, client_options=client_options(settings))
+    _refuse_early(settings, broker_url)
+    _run_collect(settings, broker_url)
     return 0
 
 
@@ -58,8 +56,8 @@ def work(settings: Settings, workers: int = 1) -> int:
     if workers == 1:
         _run_work(settings, broker_url)
         return 0
-    refuse_early(settings, broker_url)
-    open_lake(settings.lake)
+    _refuse_early(settings, broker_url)
+    _open_lake(settings)
     return Supervisor(_worker_jobs(settings, broker_url, workers)).run(_stop_signals())
 
 
@@ -71,11 +69,13 @@ def serve(settings: Settings, workers: int = 1) -> int:
             "(CALLFOLD_BROKER) to kafka://host:port"
         )
     _check_spool(settings)
-    open_lake(settings.lake)
+    _open_lake(settings)
     stopping = _stop_signals()
     if not settings.is_embedded:
-        refuse_early(settings, settings.broker)
+        _refuse_early(settings, settings.broker)
         return _serve(settings, settings.broker, workers, stopping)
+    from pipeline.stream.embedded import EmbeddedBroker
+
     with EmbeddedBroker() as broker:
         return _serve(settings, broker.url, workers, stopping)
 
@@ -93,6 +93,18 @@ def _serve(settings: Settings, broker_url: str, workers: int, stopping: threadin
         is_settling=settings.is_embedded,
     )
     return supervisor.run(stopping)
+
+
+def _refuse_early(settings: Settings, broker_url: str) -> None:
+    from pipeline.stream.connection import refuse_early
+
+    refuse_early(settings, broker_url)
+
+
+def _open_lake(settings: Settings) -> None:
+    from pipeline.open_lake import open_lake
+
+    open_lake(settings.lake)
 
 
 def _stop_signals() -> threading.Event:
@@ -118,6 +130,9 @@ def _picklable(settings: Settings) -> Settings:
 def _run_work(
     settings: Settings, broker_url: str, workers: int = 1, on_ready: Callable[[], None] | None = None
 ) -> None:
+    from pipeline.stream.work import work_until
+    from pipeline.stream.worker import ending_in_time, quiet_libraries
+
     async def run() -> None:
         stopping, flush_now = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -146,8 +161,14 @@ def _run_work(
 
 
 def _run_collect(
-    settings: Settings, broker_url: str, metrics_url: str | None, on_ready: Callable[[], None]
+    settings: Settings,
+    broker_url: str,
+    metrics_url: str | None = None,
+    on_ready: Callable[[], None] | None = None,
 ) -> None:
+    from pipeline.collect.collector import run_collector
+    from pipeline.stream.connection import client_options
+
     run_collector(settings, broker_url, _key_of, on_ready, metrics_url, client_options(settings))
 
 

@@ -17,6 +17,7 @@ from pipeline.logs import LogSetup, logging_setup, set_up_logging
 
 log = logging.getLogger(__name__)
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 DRAIN_SECONDS = 60.0
 STOP_SECONDS = 45.0
 RESTART_SECONDS = 2.0

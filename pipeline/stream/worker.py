@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -14,12 +13,12 @@ from aiokafka.errors import KafkaError
 
 from pipeline.errors import CallfoldError, DestinationUnavailable
 from pipeline.stream.app import StreamApp
+from pipeline.stream.supervisor import STOP_SIGNALS
 
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 10.0
 END_SECONDS = 10.0
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Ending:

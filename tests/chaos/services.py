@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import whereabouts
+from running import AS_INSTALLED
 
 from pipeline.providers import provider_names
 
@@ -33,7 +34,7 @@ class Service:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", str(PROGRAM), command],
-                env=kept | open_doors | settings,
+                env=kept | open_doors | AS_INSTALLED | settings,
                 cwd=folder,
                 stdout=log,
                 stderr=subprocess.STDOUT,
