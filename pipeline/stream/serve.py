@@ -5,8 +5,10 @@ without Faust, DuckDB and Arrow.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
+import random
 import signal
 import socket
 import threading
@@ -19,6 +21,8 @@ from pipeline.settings import Settings
 from pipeline.stream.supervisor import STOP_SIGNALS, Job, Supervisor
 
 log = logging.getLogger(__name__)
+
+LISTENING_PORTS = range(12_000, 32_000)
 
 
 def _key_of(provider: str, body: bytes, query: object) -> bytes | None:
@@ -173,6 +177,11 @@ def _run_collect(
 
 
 def _free_port(host: str) -> int:
+    """A port below those that systems give to clients: of them, one may be taken before the worker listens there."""
+    for port in random.sample(LISTENING_PORTS, 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((host, port))
+            return port
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
