@@ -166,6 +166,14 @@ def test_the_program_starts_without_importing_anything_heavy() -> None:
     assert done.stdout.split() == []
 
 
+def test_a_collector_is_there_without_what_only_workers_need() -> None:
+    needed = "pipeline.stream.serve, pipeline.stream.connection, pipeline.collect.collector"
+    heavy = {"confluent_kafka", "duckdb", "faust", "pandas", "pyarrow"}
+    code = f"import sys, {needed}; print(*sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_version_and_help_go_to_stdout_and_exit_0() -> None:
     version = _program("--version")
     assert (version.returncode, version.stdout.split()[0], version.stderr) == (0, "callfold", "")

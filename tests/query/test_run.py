@@ -8,6 +8,7 @@ from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
@@ -15,7 +16,7 @@ from rich.console import Console
 from pipeline.errors import CallfoldError, UserError
 from pipeline.query.run import run_query
 from pipeline.query.tables import cell_text, print_table
-from pipeline.query.views import connect
+from pipeline.query.views import connect, models, views_sql
 
 _BUILDER = runpy.run_path(str(Path(__file__).parents[1] / "sql" / "conftest.py"))
 call, at = _BUILDER["call"], _BUILDER["at"]
@@ -179,6 +180,23 @@ def test_a_failed_query_leaves_no_file(lake: Any, tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_said(lake: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot write"):
         run_query(lake.root, "select 1", "csv", tmp_path / "nowhere" / "out.csv")
+
+
+def test_a_connection_has_the_views_of_views_sql_and_no_others(lake: Any) -> None:
+    lake.hot(call("1"))
+    lake.sealed(call("2"))
+    columns = """
+        select view_name, list((column_name, data_type) order by column_index), duckdb_views.sql
+        from duckdb_views() join duckdb_columns() on table_name = view_name
+        where not duckdb_views.internal group by all order by view_name
+    """
+    with duckdb.connect() as plain, connect(lake.root) as connection:
+        plain.execute(views_sql(str(lake.root)))
+        wanted = plain.execute(columns).fetchall()
+        assert {name for name, _, _ in wanted} == set(models())
+        assert connection.execute(columns).fetchall() == wanted
+        for name in models():
+            assert connection.execute(f"from {name}").fetchall() == plain.execute(f"from {name}").fetchall()
 
 
 def test_a_folder_that_is_no_lake_is_said(tmp_path: Path) -> None:
