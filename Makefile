@@ -40,9 +40,10 @@ $(STAMP): pyproject.toml | $(BIN)/python
 demo: $(STAMP)
 	@$(BIN)/callfold demo $(ARGS)
 
-# In two processes, file by file: most of a test's time is waiting for the brokers and programs that it starts.
+# In processes, file by file: half of a test's time is waiting for the brokers and programs that it starts. In the
+# order of the files, so that those that wait and those that compute are mixed.
 test: $(STAMP)
-	@$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 # The peers have an environment of their own; one that cannot be installed is left out.
 $(BENCH_STAMP): benchmarks/requirements.txt | $(STAMP)

@@ -53,7 +53,7 @@ ODD = (
 @pytest.fixture(autouse=True)
 def _every_input_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backfill_module, "FEW_WEBHOOKS", 1)
-    monkeypatch.setattr(backfill_module, "WEBHOOKS_A_FLUSH", 300)
+    monkeypatch.setattr(backfill_module, "WEBHOOKS_A_FLUSH", 150)
     monkeypatch.setattr(backfill_processes, "WEBHOOKS_A_BATCH", 16)
 
 
@@ -86,10 +86,10 @@ def test_several_processes_write_what_one_writes(
     shares: tuple[float, ...],
     late: float,
 ) -> None:
-    lines = world.shuffled(world.simulated(250, seed, *shares), seed, late)
+    lines = world.shuffled(world.simulated(120, seed, *shares), seed, late)
     for place, odd in enumerate(ODD):
-        lines[place * 37 : place * 37] = [odd] * (1 + place % 3)
-    archive = write([*lines, *lines[:300]])
+        lines[place * 18 : place * 18] = [odd] * (1 + place % 3)
+    archive = write([*lines, *lines[:150]])
     (one, done), (many, also_done) = both(tmp_path, [archive], processes)
     assert done == also_done
     assert done.retracted or shares == ()
@@ -101,9 +101,9 @@ def test_several_processes_write_what_one_writes(
 
 
 def test_archive_after_archive_over_a_compacted_lake(tmp_path: Path, write: Any) -> None:
-    lines = world.simulated(180, 44, *HARSH)
+    lines = world.simulated(90, 44, *HARSH)
     third = len(lines) // 3
-    archives = [write(lines[i * third : (i + 1) * third + 40], f"{i}.ndjson") for i in range(3)]
+    archives = [write(lines[i * third : (i + 1) * third + 20], f"{i}.ndjson") for i in range(3)]
     (one, _), (many, _) = both(tmp_path, archives[:2])
     compact(one.lake, 0)
     compact(many.lake, 0)
@@ -116,7 +116,7 @@ def test_archive_after_archive_over_a_compacted_lake(tmp_path: Path, write: Any)
 
 
 def test_calls_that_never_ended_are_closed_when_asked(tmp_path: Path, write: Any) -> None:
-    archive = write(world.simulated(200, 45, 0, 0, 0, 0.3))
+    archive = write(world.simulated(100, 45, 0, 0, 0, 0.3))
     (one, done), (many, also_done) = both(tmp_path, [archive], close_open=True)
     assert done == also_done
     assert done.open_calls == 0
@@ -128,7 +128,7 @@ def test_calls_that_never_ended_are_closed_when_asked(tmp_path: Path, write: Any
 
 def test_timers_run_on_the_newest_receipt_of_all_shares(tmp_path: Path, write: Any) -> None:
     # The timeouts of a share are brought about by webhooks of the other one.
-    archive = write(world.simulated(150, 46, 0, 0, 0, 0.4))
+    archive = write(world.simulated(80, 46, 0, 0, 0, 0.4))
     settings = {"idle_seconds": 600.0, "grace_seconds": 30.0}
     (one, done), (many, also_done) = both(tmp_path, [archive], settings=settings)
     assert done == also_done
@@ -150,14 +150,14 @@ def test_a_webhook_that_goes_to_the_wrong_process_still_counts(
             return next(self._places)
 
     monkeypatch.setattr(backfill_processes, "Route", Blind)
-    archive = write(world.shuffled(world.simulated(150, 47, *HARSH), 5, 0.1))
+    archive = write(world.shuffled(world.simulated(80, 47, *HARSH), 5, 0.1))
     (one, done), (many, also_done) = both(tmp_path, [archive])
     assert done == also_done
     assert seen(many.lake) == seen(one.lake)
 
 
 def test_no_webhook_of_a_known_shape_goes_to_the_wrong_process(write: Any) -> None:
-    every = world.simulated(300, 48, *HARSH)
+    every = world.simulated(150, 48, *HARSH)
     archives = [write(every), *sorted((TESTS / "fixtures").rglob("webhooks.ndjson"))]
     route, normaliser = Route(providers(), 8), Normaliser(providers(), Privacy())
     of_provider: dict[str, int] = {}

@@ -6,6 +6,7 @@ import runpy
 import shutil
 import time
 from datetime import date
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,12 +32,19 @@ write = backfills.write
 HARSH = (0.1, 0.1, 0.1, 0.05)
 
 
+@pytest.fixture(scope="module")
+def lake_of_calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake of simulated calls; to be copied."""
+    folder = tmp_path_factory.mktemp("calls")
+    lines = world.simulated(150, 31, *HARSH)
+    backfills.backfill(settings_of(folder / "lake"), [backfills.writing_to(folder)(lines)])
+    return folder / "lake"
+
+
 @pytest.fixture
-def settings(tmp_path: Path, write: Any) -> Any:
+def settings(tmp_path: Path, lake_of_calls: Path) -> Any:
     """The settings of a lake of simulated calls."""
-    found = settings_of(tmp_path / "lake")
-    backfills.backfill(found, [write(world.simulated(300, 31, *HARSH))])
-    return found
+    return settings_of(shutil.copytree(lake_of_calls, tmp_path / "lake"))
 
 
 def of_a_call(settings: Any, condition: Any) -> tuple[str, Any]:
@@ -56,13 +64,13 @@ def test_a_sound_lake_is_left_alone(settings: Any, is_compacted: bool) -> None:
     before = seen(settings.lake)
     done = rebuild(settings, *ALL)
     assert (done.records, done.retracted) == (0, 0)
-    assert done.calls == len(calls_of(settings.lake)) == len(world.simulated_truth(300, 31, *HARSH))
+    assert done.calls == len(calls_of(settings.lake)) == len(world.simulated_truth(150, 31, *HARSH))
     assert seen(settings.lake) == before
 
 
 @pytest.mark.parametrize("is_compacted", [False, True])
 def test_damaged_missing_and_invented_records_are_mended(settings: Any, is_compacted: bool) -> None:
-    truth = world.simulated_truth(300, 31, *HARSH)
+    truth = world.simulated_truth(150, 31, *HARSH)
     key, record = of_a_call(settings, lambda r: r.state == "ended" and r.provider == "recho")
     _, gone = of_a_call(settings, lambda r: r.state == "ended" and r.provider == "whippy")
     agent, bus = of_a_call(settings, lambda r: r.provider == "aircall_bus")
@@ -86,7 +94,7 @@ def test_only_the_given_dates_are_folded(settings: Any) -> None:
 
 
 def test_what_was_closed_by_timeout_stays_closed(tmp_path: Path, write: Any) -> None:
-    settings, lines = settings_of(tmp_path / "lake"), world.simulated(200, 32, 0, 0, 0, 0.3)
+    settings, lines = settings_of(tmp_path / "lake"), world.simulated(100, 32, 0, 0, 0, 0.3)
     backfills.backfill(settings, [write(lines)], close_open=True)
     before = seen(settings.lake)
     for _ in range(2):
@@ -102,17 +110,17 @@ def test_the_stream_writes_what_rebuild_would(tmp_path: Path) -> None:
     lake = Lake(settings.lake)
     history, sink = LakeHistory(lake), LakeSink(lake)
     worker = assembler_of(settings, history)
-    lines = world.simulated(150, 33, *HARSH)
+    lines = world.simulated(100, 33, *HARSH)
     for place, line in enumerate(lines):
         worker.add(0, world.events_of(line))
-        if place % 150 == 0 or place == len(lines) - 1:
+        if place % 100 == 0 or place == len(lines) - 1:
             # Caught up, so on the wall clock: a little later than the newest receipt.
             as_of_us = world.instant.from_text(line["received_at"]) + 3 * world.SECOND
             changes = worker.collect(lambda _, at=as_of_us: at)  # type: ignore[misc]
             sink.write_calls(changes.events, changes.records, changes.retracted, time.time_ns() // 1_000)
             history.note(key for key, _ in changes.records)
     before = calls_of(settings.lake)
-    assert before == world.simulated_truth(150, 33, *HARSH)
+    assert before == world.simulated_truth(100, 33, *HARSH)
     assert rebuild(settings, *ALL).records == 0
     changes = worker.collect(lambda _: FOREVER_US)
     sink.write_calls(changes.events, changes.records, changes.retracted, time.time_ns() // 1_000)
@@ -161,7 +169,7 @@ def without_files(root: Path, *datasets: str) -> None:
 
 def records_in(root: Path) -> dict[str, list[str]]:
     """Every column of every call, ended and open."""
-    return {view: rows for view, rows in seen(root).items() if view in ("calls", "open_calls")}
+    return backfills.rows_in(root, "calls", "open_calls")
 
 
 def cut_off(lines: Any) -> Any:
@@ -175,13 +183,24 @@ def cut_off(lines: Any) -> Any:
     return lines[: begins[-1] + 1]
 
 
+@pytest.fixture(scope="module")
+def as_the_stream_wrote_it(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Lakes, by seed, some of whose calls are open; to be copied."""
+
+    @cache
+    def made(seed: int) -> Path:
+        lines = cut_off(world.simulated(80, seed, 0.2, 0.0, 0.2, 0.2))
+        return Path(taken_in(tmp_path_factory.mktemp("stream") / "lake", lines, seed, 12).lake)
+
+    return made
+
+
 @pytest.mark.parametrize("seed", range(40, 42))
 @pytest.mark.parametrize("is_compacted", [False, True])
 def test_what_the_stream_wrote_comes_back_from_its_events_alone(
-    tmp_path: Path, seed: int, is_compacted: bool
+    tmp_path: Path, as_the_stream_wrote_it: Any, seed: int, is_compacted: bool
 ) -> None:
-    lines = cut_off(world.simulated(100, seed, 0.2, 0.0, 0.2, 0.2))
-    settings = taken_in(tmp_path / "lake", lines, seed, 15)
+    settings = settings_of(shutil.copytree(as_the_stream_wrote_it(seed), tmp_path / "lake"))
     if is_compacted:
         compact(settings.lake, 0)
         compact(settings.lake, 0)
@@ -203,8 +222,8 @@ def test_what_the_stream_wrote_comes_back_from_its_events_alone(
 def test_records_that_arrivals_out_of_order_pushed_up_come_back_from_their_revisions(
     tmp_path: Path, seed: int
 ) -> None:
-    lines = world.shuffled(world.simulated(80, seed, 0.2, 0.3, 0.2, 0.2), seed, 0.2)
-    settings = taken_in(tmp_path / "lake", lines, seed, 10)
+    lines = world.shuffled(world.simulated(50, seed, 0.2, 0.3, 0.2, 0.2), seed, 0.2)
+    settings = taken_in(tmp_path / "lake", lines, seed, 7)
     compact(settings.lake, 0)
     before = records_in(settings.lake)
     assert rebuild(settings, *ALL).records == 0
@@ -218,7 +237,7 @@ def test_records_that_arrivals_out_of_order_pushed_up_come_back_from_their_revis
 @pytest.mark.parametrize("numbers", ["mask", "hmac"])
 def test_numbers_come_back_as_they_were_stored(tmp_path: Path, numbers: Any) -> None:
     privacy = Privacy(numbers, b"a key of some length" if numbers == "hmac" else b"")
-    settings = taken_in(tmp_path / "lake", world.simulated(60, 61, *HARSH), 61, 8, privacy)
+    settings = taken_in(tmp_path / "lake", world.simulated(40, 61, *HARSH), 61, 4, privacy)
     before = records_in(settings.lake)
     without_files(settings.lake, "calls")
     rebuild(settings, *ALL)
@@ -280,7 +299,7 @@ def test_what_is_mended_counts_though_a_clock_was_ahead(settings: Any) -> None:
 
 
 def test_what_is_going_on_is_closed_if_asked(tmp_path: Path, write: Any) -> None:
-    settings, lines = settings_of(tmp_path / "lake"), world.simulated(200, 32, 0, 0, 0, 0.3)
+    settings, lines = settings_of(tmp_path / "lake"), world.simulated(100, 32, 0, 0, 0, 0.3)
     backfills.backfill(settings, [write(lines)])
     assert rebuild(settings, *ALL, close_open=True).open_calls == 0
     assert calls_of(settings.lake) == world.expected(lines, close_open=True)

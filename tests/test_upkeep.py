@@ -1,7 +1,9 @@
 """Upkeep does what is due, once however many do it, and goes on after a failure."""
 
+import json
 import logging
 import runpy
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,23 +14,41 @@ import pytest
 from pipeline import upkeep as upkeep_module
 from pipeline.errors import CallfoldError
 from pipeline.lake import Lake
-from pipeline.report import schedule
+from pipeline.report import build, schedule
 from pipeline.upkeep import Upkeep
 
 backfills = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "test_backfill.py")))
-world, settings_of, write = backfills.world, backfills.settings_of, backfills.write
+world, settings_of = backfills.world, backfills.settings_of
 SIX = datetime(2026, 3, 5, 6, tzinfo=UTC).timestamp()
 HOUR, DAY = 3600.0, 86_400.0
 
 
-@pytest.fixture
-def settings(tmp_path: Path, write: Any) -> Any:
-    """The settings of a small lake and of a report every day at six."""
-    found = settings_of(
-        tmp_path / "lake", report_cron="0 6 * * *", report_format="md", compact_seconds=10 * DAY
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small lake."""
+    folder = tmp_path_factory.mktemp("filled")
+    (folder / "webhooks.ndjson").write_text(
+        "".join(f"{json.dumps(line)}\n" for line in world.simulated(40, 1))
     )
-    backfills.backfill(found, [write(world.simulated(40, 1))])
-    return found
+    backfills.backfill(settings_of(folder / "lake"), [folder / "webhooks.ndjson"])
+    return folder / "lake"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, filled: Path) -> Any:
+    """The settings of a small lake and of a report every day at six."""
+    return settings_of(
+        shutil.copytree(filled, tmp_path / "lake"),
+        report_cron="0 6 * * *",
+        report_format="md",
+        compact_seconds=10 * DAY,
+    )
+
+
+@pytest.fixture(autouse=True)
+def without_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a report says is not looked at here; without the checks it takes half the time."""
+    monkeypatch.setattr(build, "run_checks", lambda _: [])
 
 
 def reports(settings: Any) -> list[str]:

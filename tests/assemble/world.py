@@ -56,8 +56,11 @@ def webhook_of(line: Line) -> Webhook:
     return Webhook(line["provider"], received_us, body, line.get("headers") or {}, line.get("query") or {})
 
 
+_normaliser = Normaliser(providers(), Privacy())  # takes as long to make as a hundred lines to read
+
+
 def _read(line: Line) -> list[CallEvent]:
-    found = Normaliser(providers(), Privacy()).events(webhook_of(line))
+    found = _normaliser.events(webhook_of(line))
     assert not isinstance(found, Rejection), found
     return found
 

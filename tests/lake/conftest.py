@@ -1,12 +1,16 @@
 """Lakes to write into, and what their views show."""
 
+import atexit
 import itertools
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import duckdb
+import pyarrow as pa
 import pytest
 
 from pipeline.lake import LakeHistory, LakeSink
@@ -19,6 +23,7 @@ from pipeline.providers import providers
 from pipeline.query.values import rows_of
 from pipeline.query.views import _rooted, models
 from pipeline.storage.engine import lake_connection
+from pipeline.storage.place import is_remote
 
 VIEWS = ("calls", "open_calls", "call_revisions", "call_events", "webhooks", "quarantine")
 
@@ -30,22 +35,61 @@ def world() -> Any:
     return SimpleNamespace(**runpy.run_path(str(folder / "world.py")))
 
 
-def _views(root: Path) -> dict[str, list[dict[str, Any]]]:
-    """The rows of the views over the lake itself; binding all the others as well takes most of the time."""
-    found = {}
-    with lake_connection(root, threads=2) as connection:
+@cache
+def _engine() -> duckdb.DuckDBPyConnection:
+    """One DuckDB for all looks at lakes in folders: to make one takes as long as a small view. It keeps no file."""
+    # Before Python takes itself apart, or DuckDB complains of what is left of it.
+    atexit.register(_engine.cache_clear)
+    return duckdb.connect(config={"threads": 1, "enable_external_file_cache": False})
+
+
+def _tables(root: Path, names: Sequence[str]) -> dict[str, pa.Table]:
+    """What these views show. They are made as tables: most of a look is to bind a SELECT, which a view is twice."""
+    needed = {*names, "int_latest_calls"} if {"calls", "open_calls"} & {*names} else {*names}
+    with lake_connection(root, threads=2) if is_remote(root) else _engine().cursor() as connection:
         for name, sql in models().items():
-            if name in VIEWS or name == "int_latest_calls":
-                connection.execute(f"create view {name} as {_rooted(sql, str(root))}")
-        for view in VIEWS:
-            reader = connection.sql(f"from {view}").to_arrow_reader()
-            names = reader.schema.names
-            found[view] = [dict(zip(names, row, strict=True)) for batch in reader for row in rows_of(batch)]
+            if name in needed:
+                connection.execute(f"create temp table {name} as {_rooted(sql, str(root))}")
+        return {name: connection.sql(f"from {name}").to_arrow_table() for name in names}
+
+
+def _views(root: Path, *names: str) -> dict[str, list[dict[str, Any]]]:
+    """The rows of these views over the lake itself, or of all."""
+    found = {}
+    for view, table in _tables(root, names or VIEWS).items():
+        rows = itertools.chain.from_iterable(map(rows_of, table.to_batches()))
+        found[view] = [dict(zip(table.column_names, row, strict=True)) for row in rows]
     return found
 
 
+def _seen(root: Path) -> dict[str, list[str]]:
+    """All that the views show, in an order of its own, with the names of their columns."""
+    tables = _tables(root, VIEWS)
+    found = {
+        view: sorted(map(repr, zip(*map(_values, table.columns), strict=True)))
+        for view, table in tables.items()
+    }
+    return found | {"columns": [f"{view}: {table.column_names}" for view, table in tables.items()]}
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    values: list[Any] = (
+        column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+    ).to_pylist()
+    return values
+
+
+def _calls_of(root: Path) -> dict[str, dict[str, Any]]:
+    """Calls, ended and open, by key; each is there once."""
+    found = _views(root, "calls", "open_calls")
+    every = found["calls"] + found["open_calls"]
+    by_key = {row["call_key"]: row for row in every}
+    assert len(by_key) == len(every), "a call is there twice"
+    return by_key
+
+
 @pytest.fixture(scope="session")
-def views() -> Callable[[Path], dict[str, list[dict[str, Any]]]]:
+def views() -> Callable[..., dict[str, list[dict[str, Any]]]]:
     """The rows of each view as plain values."""
     return _views
 
@@ -53,21 +97,13 @@ def views() -> Callable[[Path], dict[str, list[dict[str, Any]]]]:
 @pytest.fixture(scope="session")
 def seen() -> Callable[[Path], dict[str, list[str]]]:
     """All that the views show, in an order of its own."""
-    return lambda root: {view: sorted(map(repr, rows)) for view, rows in _views(root).items()}
+    return _seen
 
 
 @pytest.fixture(scope="session")
 def calls_of() -> Callable[[Path], dict[str, dict[str, Any]]]:
-    """Calls, ended and open, by key; each is there once."""
-
-    def calls(root: Path) -> dict[str, dict[str, Any]]:
-        found = _views(root)
-        every = found["calls"] + found["open_calls"]
-        by_key = {row["call_key"]: row for row in every}
-        assert len(by_key) == len(every), "a call is there twice"
-        return by_key
-
-    return calls
+    """Calls, ended and open, by key."""
+    return _calls_of
 
 
 class Worker:

@@ -1,5 +1,6 @@
 """Sealed files: one a date, one for each provider where it is large, and few at any time."""
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -22,19 +23,21 @@ from pipeline.open_lake import open_lake
 SMALL = 5
 
 
+@pytest.fixture(scope="module")
+def once_written(tmp_path_factory: pytest.TempPathFactory, world: Any, worker_at: Any) -> Path:
+    """A lake that holds a day's calls of all providers."""
+    worker = worker_at(tmp_path_factory.mktemp("written") / "lake")
+    lines = world.simulated(40, 1, 0.2, 0.2, 0.2, 0.0)
+    worker.add(lines)
+    worker.flush(max(world.instant.from_text(line["received_at"]) for line in lines))
+    worker.store(lines, lines[:6])
+    root: Path = worker.root
+    return root
+
+
 @pytest.fixture
-def worker(tmp_path: Path, world: Any, worker_at: Any) -> Any:
-    """A worker before a lake that holds a day's calls of all providers."""
-    found = worker_at(tmp_path / "lake")
-    found.lines = world.simulated(40, 1, 0.2, 0.2, 0.2, 0.0)
-    found.add(found.lines)
-    found.flush(newest_us(world, found.lines))
-    found.store(found.lines, found.lines[:6])
-    return found
-
-
-def newest_us(world: Any, lines: Any) -> int:
-    return max(world.instant.from_text(line["received_at"]) for line in lines)
+def root(once_written: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(once_written, tmp_path / "lake")
 
 
 def copied_again(root: Path, number: int, is_wanted: Callable[[Any], bool] = lambda _: True) -> None:
@@ -48,9 +51,9 @@ def copied_again(root: Path, number: int, is_wanted: Callable[[Any], bool] = lam
 
 
 def test_a_large_date_has_one_file_for_each_provider_and_a_change_touches_one(
-    worker: Any, seen: Any, monkeypatch: pytest.MonkeyPatch
+    root: Path, seen: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, root, lake = seen(worker.root), worker.root, Lake(worker.root)
+    before, lake = seen(root), Lake(root)
     monkeypatch.setattr(merge, "DIVIDED_ROWS", SMALL)
     compact(root, 0)
     assert seen(root) == before
@@ -81,32 +84,32 @@ def test_a_large_date_has_one_file_for_each_provider_and_a_change_touches_one(
     assert current_files(lake, "calls").keys() == files.keys()
 
 
-def test_a_date_that_grows_is_divided_later(worker: Any, seen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    compact(worker.root, 0)
-    before = seen(worker.root)
-    assert {part.provider for part in current_files(Lake(worker.root), "calls")} == {None}
+def test_a_date_that_grows_is_divided_later(root: Path, seen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    compact(root, 0)
+    before = seen(root)
+    assert {part.provider for part in current_files(Lake(root), "calls")} == {None}
     monkeypatch.setattr(merge, "DIVIDED_ROWS", SMALL)
-    copied_again(worker.root, 1, lambda row: row["provider"] == "freeclimb")
-    expected = seen(worker.root)
+    copied_again(root, 1, lambda row: row["provider"] == "freeclimb")
+    expected = seen(root)
     assert expected != before
     for _ in range(2):
-        compact(worker.root, 0)
-        assert seen(worker.root) == expected
-    files = current_files(Lake(worker.root), "calls")
+        compact(root, 0)
+        assert seen(root) == expected
+    files = current_files(Lake(root), "calls")
     assert len({part.provider for part in files} - {None}) == 5
     assert sum(pq.read_metadata(file).num_rows for file in files.values()) == len(expected["calls"])
 
 
-def test_a_manifest_that_names_no_file_is_in_force_as_any_other(worker: Any, calls_of: Any) -> None:
+def test_a_manifest_that_names_no_file_is_in_force_as_any_other(root: Path, calls_of: Any) -> None:
     """Its predecessor stays for a while, and must not count again."""
-    compact(worker.root, 0)
-    compact(worker.root, 0)
-    assert calls_of(worker.root)
-    lake = Lake(worker.root)
+    compact(root, 0)
+    compact(root, 0)
+    assert calls_of(root)
+    lake = Lake(root)
     publish(lake, "calls", {})
     assert current_files(lake, "calls") == {}
     assert list(lake.manifest("calls").glob("0*1.parquet")), "the one before it is still there"
-    assert {row["state"] for row in calls_of(worker.root).values()} <= {
+    assert {row["state"] for row in calls_of(root).values()} <= {
         "queued",
         "ringing",
         "in_progress",
@@ -114,9 +117,9 @@ def test_a_manifest_that_names_no_file_is_in_force_as_any_other(worker: Any, cal
     }
 
 
-def test_what_another_one_published_meanwhile_is_not_overwritten(worker: Any) -> None:
-    lake = Lake(worker.root)
-    compact(worker.root, 0)
+def test_what_another_one_published_meanwhile_is_not_overwritten(root: Path) -> None:
+    lake = Lake(root)
+    compact(root, 0)
     files, version = current_files(lake, "calls"), manifest_version(lake, "calls")
     publish(lake, "calls", files, after=version)
     with pytest.raises(DestinationUnavailable, match="somebody else changed calls"):
@@ -125,22 +128,22 @@ def test_what_another_one_published_meanwhile_is_not_overwritten(worker: Any) ->
     assert all(isinstance(part, Part) for part in files)
 
 
-def test_row_groups_end_by_bytes_as_well(worker: Any, seen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_groups_end_by_bytes_as_well(root: Path, seen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row group is what a compaction holds in memory, and a webhook may have a megabyte."""
-    before = seen(worker.root)
+    before = seen(root)
     monkeypatch.setattr(merge, "BATCH_ROWS", 1)
     monkeypatch.setattr(files_module, "ROW_GROUP_BYTES", 20_000)
-    compact(worker.root, 0)
-    files = current_files(Lake(worker.root), "webhooks").values()
+    compact(root, 0)
+    files = current_files(Lake(root), "webhooks").values()
     assert max(pq.read_metadata(file).num_row_groups for file in files) > 3
-    assert seen(worker.root) == before
+    assert seen(root) == before
 
 
 def test_a_day_of_flushes_leaves_few_files_at_any_time(
-    worker: Any, seen: Any, monkeypatch: pytest.MonkeyPatch
+    root: Path, seen: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hot files: those of two intervals and a grace. Sealed files of a date: those of a grace, and one."""
-    root, clock = worker.root, [0.0]
+    clock = [0.0]
     monkeypatch.setattr(removal, "_this_moment", lambda: ("boot", clock[0]))
     compact(root, 120)
     most_hot = most_sealed = 0
@@ -162,8 +165,8 @@ def test_a_day_of_flushes_leaves_few_files_at_any_time(
     assert seen(root) == expected
 
 
-def test_memory_is_limited_and_what_is_put_on_the_disk_goes_with_it(worker: Any) -> None:
-    lake = open_lake(worker.root)
+def test_memory_is_limited_and_what_is_put_on_the_disk_goes_with_it(root: Path) -> None:
+    lake = open_lake(root)
     with merge.engine(lake) as connection:
         (found,) = connection.execute(
             "select current_setting('memory_limit'), current_setting('temp_directory')"
@@ -173,11 +176,9 @@ def test_memory_is_limited_and_what_is_put_on_the_disk_goes_with_it(worker: Any)
     assert list(lake.scratch().iterdir()) == []
 
 
-def test_small_files_that_pile_up_are_told_by_the_doctor(
-    worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_small_files_that_pile_up_are_told_by_the_doctor(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "MANY_HOT_FILES", 3)
-    told = [found for found in doctor._lake(worker.root) if found.what == "compaction"]
+    told = [found for found in doctor._lake(root) if found.what == "compaction"]
     assert [found.told for found in told] == ["4 small files wait to be merged: queries are slow"]
-    compact(worker.root, 3600)
-    assert [found for found in doctor._lake(worker.root) if found.what == "compaction"] == []
+    compact(root, 3600)
+    assert [found for found in doctor._lake(root) if found.what == "compaction"] == []

@@ -122,7 +122,7 @@ def _check(webhook: Webhook) -> list[CallEvent]:
 
 
 @pytest.mark.parametrize("provider", NAMES)
-@settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=125, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_broken_payloads_become_events_or_the_senders_fault(provider: str, data: st.DataObject) -> None:
     webhooks = data.draw(st.lists(broken(provider), min_size=1, max_size=4))
@@ -141,7 +141,7 @@ def test_broken_payloads_become_events_or_the_senders_fault(provider: str, data:
 
 
 @pytest.mark.parametrize("provider", NAMES)
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     body=st.one_of(
         st.binary(max_size=200), st.text(max_size=200).map(lambda t: t.encode("utf-8", "surrogatepass"))
@@ -152,7 +152,7 @@ def test_arbitrary_bytes_are_the_senders_fault(provider: str, body: bytes) -> No
 
 
 @pytest.mark.parametrize("provider", NAMES)
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=75, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_an_event_is_the_same_however_its_json_is_written(provider: str, data: st.DataObject) -> None:
     webhook = data.draw(broken(provider))

@@ -73,7 +73,7 @@ BODIES["anything"] = [body for name in NAMES for body in BODIES[name][:6]]
 @pytest.fixture(scope="module")
 def traffic(tmp_path_factory: pytest.TempPathFactory) -> list[Webhook]:
     file = tmp_path_factory.mktemp("traffic") / "webhooks.ndjson"
-    file.write_bytes(b"\n".join(generate(250, seed=5, duplicates=0.05, shuffle=0.1)))
+    file.write_bytes(b"\n".join(generate(100, seed=5, duplicates=0.05, shuffle=0.1)))
     return [webhook for webhook in read_archive(file) if isinstance(webhook, Webhook)]
 
 
@@ -100,7 +100,7 @@ LENIENT = settings(deadline=None, derandomize=True, suppress_health_check=list(H
 
 
 @pytest.mark.parametrize("provider", BODIES)
-@settings(LENIENT, max_examples=60)
+@settings(LENIENT, max_examples=40)
 @given(payload=payloads(), seed=st.integers(0, 2**32))
 def test_any_payload_is_stored_the_same_either_way(provider: str, payload: Any, seed: int) -> None:
     check(provider, written(payload, random.Random(seed)))
@@ -142,10 +142,11 @@ def test_what_is_remembered_is_bounded_and_forgetting_changes_nothing(
 ) -> None:
     monkeypatch.setattr(in_place, "MOST_REMEMBERED", 3_000)
     monkeypatch.setattr(in_place, "MOST_KEYS", 20)
-    for privacy in PRIVACIES:
+    # A privacy decides what becomes of a text, not how much is remembered: of each way with numbers one.
+    for privacy in PRIVACIES[1::4]:
         for name, redactor in _redactors(privacy).items():
             quick = redactor._quick
-            for body in [w.body for w in traffic if w.provider == name][:150]:
+            for body in [w.body for w in traffic if w.provider == name]:
                 assert redactor.body(body) == redactor.plain_body(body)
                 texts = [*quick._clean, *quick._changed, *quick._numbers]
                 assert sum(map(len, texts)) <= 3_000

@@ -48,9 +48,21 @@ def fill(lake: Any) -> None:
     )
 
 
-def test_the_figures_of_the_handling(lake: Any) -> None:
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The lake that `fill` makes; to be read only."""
+    lake = _BUILDER["Lake"](tmp_path_factory.mktemp("filled"))
     fill(lake)
-    report = report_of(lake)
+    return lake
+
+
+@pytest.fixture(scope="module")
+def report(filled: Any) -> Report:
+    """What is said of its last day; to build it takes most of a test's time."""
+    return report_of(filled)
+
+
+def test_the_figures_of_the_handling(report: Report) -> None:
     assert report.funnel == tuple(
         Share((stage,), Ratio(calls, 6))
         for stage, calls in (("queued", 6), ("ringing", 6), ("in_progress", 5), ("completed", 5))
@@ -70,16 +82,15 @@ def test_the_figures_of_the_handling(lake: Any) -> None:
     assert whippy.levels[:3] == (Level(5, Ratio(1, 2)), Level(10, Ratio(2, 2)), Level(20, Ratio(2, 2)))
 
 
-def test_a_period_is_compared_with_as_many_days_before(lake: Any) -> None:
-    fill(lake)
+def test_a_period_is_compared_with_as_many_days_before(filled: Any, report: Report) -> None:
     (low, high) = difference_bounds(Ratio(5, 6), Ratio(1, 2)) or (None, None)
     day = date(2026, 3, 4)
-    assert report_of(lake).before == Before(day, day, 2, Ratio(1, 2), 5 / 6 - 1 / 2, low, high)
-    two = report_of(lake, "2026-03-04..2026-03-05").before
+    assert report.before == Before(day, day, 2, Ratio(1, 2), 5 / 6 - 1 / 2, low, high)
+    two = report_of(filled, "2026-03-04..2026-03-05").before
     assert two is not None
     assert (two.first, two.last, two.calls) == (date(2026, 3, 2), date(2026, 3, 3), 1)
-    assert report_of(lake, "2026-03-03").before is None
-    assert report_of(lake, "all").before is None
+    assert report_of(filled, "2026-03-03").before is None
+    assert report_of(filled, "all").before is None
 
 
 def test_the_interval_of_a_difference_is_newcombes() -> None:
@@ -89,9 +100,7 @@ def test_the_interval_of_a_difference_is_newcombes() -> None:
     assert difference_bounds(Ratio(0, 0), Ratio(1, 2)) is None
 
 
-def test_every_form_shows_the_handling(lake: Any) -> None:
-    fill(lake)
-    report = report_of(lake)
+def test_every_form_shows_the_handling(report: Report) -> None:
     text = render(report, "md")
     assert "| Answer rate | 50.0 % | 83.3 % | +33.3 points |" in text
     assert "| Answered | 5 | 83.3 % | 83.3 % |" in text

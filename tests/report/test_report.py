@@ -44,9 +44,22 @@ def report_of(lake: Any, period: str) -> Report:
     return build_report(lake.root, parse_period(period, NOW), NOW)
 
 
-def test_the_figures_of_a_day(lake: Any) -> None:
+@pytest.fixture(scope="module")
+def of_a_day(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """The report of the day that `fill` makes up; to build one takes most of a test's time."""
+    lake = _BUILDER["Lake"](tmp_path_factory.mktemp("day"))
     fill(lake)
-    report = report_of(lake, "yesterday")
+    return report_of(lake, "yesterday")
+
+
+@pytest.fixture(scope="module")
+def of_nothing(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """The report of a period without calls."""
+    return report_of(_BUILDER["Lake"](tmp_path_factory.mktemp("nothing")), "2020-01-01")
+
+
+def test_the_figures_of_a_day(of_a_day: Report) -> None:
+    report = of_a_day
     total = report.total
     assert (report.label, total.name, total.calls, total.failed_calls) == ("2026-03-05", "all", 4, 1)
     assert (total.answer_rate, total.asr, total.ner) == (Ratio(3, 4), Ratio(3, 4), Ratio(4, 4))
@@ -119,11 +132,8 @@ def test_every_form_says_what_the_checks_found(lake: Any) -> None:
 
 
 @pytest.mark.parametrize("form", ["html", "md"])
-def test_a_lake_that_breaks_no_rule_is_said_to_break_none(lake: Any, form: str) -> None:
-    fill(lake)
-    assert f"No row of the lake breaks one of the {len(checks())} rules." in render(
-        report_of(lake, "yesterday"), form
-    )
+def test_a_lake_that_breaks_no_rule_is_said_to_break_none(of_a_day: Report, form: str) -> None:
+    assert f"No row of the lake breaks one of the {len(checks())} rules." in render(of_a_day, form)
 
 
 class _Page(HTMLParser):
@@ -148,9 +158,8 @@ class _Page(HTMLParser):
             assert self.stack.pop() == tag
 
 
-def test_html_is_one_file_that_needs_nothing_else(lake: Any) -> None:
-    fill(lake)
-    text = render(report_of(lake, "yesterday"), "html")
+def test_html_is_one_file_that_needs_nothing_else(of_a_day: Report) -> None:
+    text = render(of_a_day, "html")
     page = _Page()
     page.feed(text)
     assert page.stack == []
@@ -162,16 +171,14 @@ def test_html_is_one_file_that_needs_nothing_else(lake: Any) -> None:
     assert "&lt;486&gt; | busy" in text
 
 
-def test_markdown_escapes_what_would_break_a_table(lake: Any) -> None:
-    fill(lake)
-    text = render(report_of(lake, "yesterday"), "md")
+def test_markdown_escapes_what_would_break_a_table(of_a_day: Report) -> None:
+    text = render(of_a_day, "md")
     assert "| recipient | busy | <486> \\| busy | 1 | 25.0 % |" in text
     assert "| all | 4 | 3 | 75.0 % | 30.1–95.4 % | 4 | 75.0 % | 100.0 % | 3 | 0 | 1 |" in text
 
 
-def test_json_gives_every_ratio_with_its_parts(lake: Any) -> None:
-    fill(lake)
-    shown = json.loads(render(report_of(lake, "yesterday"), "json"))
+def test_json_gives_every_ratio_with_its_parts(of_a_day: Report) -> None:
+    shown = json.loads(render(of_a_day, "json"))
     assert shown["first"] == "2026-03-05"
     assert shown["made_at"] == "2026-03-06T06:00:00.000000Z"
     assert shown["total"]["answer_rate"] == {
@@ -183,9 +190,8 @@ def test_json_gives_every_ratio_with_its_parts(lake: Any) -> None:
     }
 
 
-def test_csv_has_one_row_per_figure(lake: Any) -> None:
-    fill(lake)
-    rows = list(csv.DictReader(StringIO(render(report_of(lake, "yesterday"), "csv"))))
+def test_csv_has_one_row_per_figure(of_a_day: Report) -> None:
+    rows = list(csv.DictReader(StringIO(render(of_a_day, "csv"))))
     (rate,) = [
         row
         for row in rows
@@ -203,8 +209,8 @@ def test_csv_has_one_row_per_figure(lake: Any) -> None:
 
 
 @pytest.mark.parametrize("form", ["html", "md", "csv", "json"])
-def test_an_empty_period_says_so(lake: Any, form: str) -> None:
-    text = render(report_of(lake, "2020-01-01"), form)
+def test_an_empty_period_says_so(of_nothing: Report, form: str) -> None:
+    text = render(of_nothing, form)
     if form in ("html", "md"):
         assert "No completed calls in the period 2020-01-01 to 2020-01-01 (UTC)." in text
     elif form == "json":
@@ -215,13 +221,14 @@ def test_an_empty_period_says_so(lake: Any, form: str) -> None:
 
 def test_calls_nobody_answered_still_make_a_report(lake: Any) -> None:
     lake.hot(call("1", outcome="expired", **{**MISSED, "failure_class": "caller"}, end_trigger="unknown"))
+    report = report_of(lake, "yesterday")
     for form in ("html", "md", "csv", "json"):
-        assert render(report_of(lake, "yesterday"), form)
+        assert render(report, form)
 
 
-def test_an_unknown_form_is_said(lake: Any) -> None:
+def test_an_unknown_form_is_said(of_nothing: Report) -> None:
     with pytest.raises(UserError, match="html, md, csv, json"):
-        render(report_of(lake, "yesterday"), "pdf")
+        render(of_nothing, "pdf")
 
 
 @pytest.mark.parametrize(

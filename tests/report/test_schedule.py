@@ -42,8 +42,8 @@ def test_what_is_no_cron_is_said() -> None:
 
 
 def test_of_many_workers_one_writes_the_report(lake: Any) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        written = list(pool.map(lambda _: write_once(lake.root, "yesterday", "md", SIX), range(8)))
+    with ThreadPoolExecutor(4) as pool:
+        written = list(pool.map(lambda _: write_once(lake.root, "yesterday", "md", SIX), range(4)))
     assert [path for path in written if path is not None] == [lake.root / "reports" / "2026-03-04.md"]
     assert [path.name for path in (lake.root / "reports").iterdir()] == ["2026-03-04.md"]
     assert list((lake.root / "_tmp").iterdir()) == []

@@ -40,8 +40,9 @@ class Noting(LocalFileSystem):
         return [f"{SCHEME}://{found}" for found in super().glob(path, **options)]
 
 
-@pytest.fixture
-def connection(lake: Any) -> Any:
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    lake = _BUILDER["Lake"](tmp_path_factory.mktemp("noted") / "lake")
     lake.sealed(call("1"))
     lake.hot(call("1", revision=4, published_at=at("13:00:00")))
     with duckdb.connect(config={"threads": 1}) as found:
