@@ -213,9 +213,12 @@ def metrics_on(port: int) -> dict[str, float]:
 
 
 def look_at(lake: Path, view: str) -> duckdb.DuckDBPyConnection:
-    """The lake with this view alone and what it is made of: all of them take most of the time of a short look."""
+    """The lake with this view alone and what it is made of: all of them take most of the time of a short look.
+
+    It may also be a SELECT over views.
+    """
     connection = lake_connection(lake, threads=1)
-    wanted, needed = {view}, []
+    wanted, needed = {view, *_references(view)}, []
     for name, sql in reversed(models().items()):
         if name in wanted:
             wanted |= _references(sql)
