@@ -4,7 +4,10 @@ A message never holds a body, a header or a secret: whoever logs names what is w
 """
 
 import logging
-from typing import Literal, NamedTuple
+import math
+from typing import Final, Literal, NamedTuple
+
+REPEAT_SECONDS: Final = 10.0
 
 #: what every record has; anything else was given as `extra`, and is shown
 _PLAIN = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {
@@ -46,6 +49,36 @@ def _json_formatter() -> logging.Formatter:
     )
 
 
+class RepeatsLeftOut(logging.Filter):
+    """Of what another package says again and again, the first, then one each ten seconds with how many came between.
+
+    A client that cannot reach its broker says so sixty times a second, for as long as the broker is away.
+    """
+
+    KINDS_AT_MOST = 1_000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[tuple[str, str], tuple[float, int]] = {}
+        """By logger and message without its arguments: when it was last let through, and how often not since."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is logged; a `repeated` that says of how many others it is the last."""
+        if record.name.partition(".")[0] == "pipeline":
+            return True
+        kind = (record.name, str(record.msg))
+        told_at, left_out = self._told.get(kind, (-math.inf, 0))
+        if 0 <= record.created - told_at < REPEAT_SECONDS:
+            self._told[kind] = (told_at, left_out + 1)
+            return False
+        if len(self._told) >= self.KINDS_AT_MOST:
+            self._told.clear()
+        self._told[kind] = (record.created, 0)
+        if left_out:
+            record.repeated = left_out
+        return True
+
+
 _in_force = [LogSetup()]
 _ours: list[logging.Handler] = []
 
@@ -64,6 +97,7 @@ def set_up_logging(setup: LogSetup) -> None:
         root.addHandler(_ours[0])
         root.setLevel(logging.WARNING)
     for handler in _ours:
+        handler.filters = [] if setup.level == logging.DEBUG else [RepeatsLeftOut()]
         handler.setFormatter(_json_formatter() if setup.form == "json" else _HumanFormatter())
     logging.getLogger("pipeline").setLevel(setup.level)
     if setup.form == "json":

@@ -19,6 +19,7 @@ from running import Serving, until
 
 from pipeline.collect import refusals
 from pipeline.collect.collector import Collector
+from pipeline.logs import RepeatsLeftOut
 from pipeline.settings import load_settings
 from pipeline.stream.embedded import EmbeddedBroker
 
@@ -157,6 +158,34 @@ def test_a_line_for_people_stays_one_line() -> None:
     assert lines[1].endswith(r" ERROR aiokafka.conn: broker b1\x0d\x0ais away")
     assert not any(line.startswith(FORGED) for line in lines)
     assert not any("\x1b" in line for line in lines)
+
+
+def test_what_another_package_repeats_is_said_each_ten_seconds_with_how_often_it_came() -> None:
+    sparing = RepeatsLeftOut()
+
+    def said(logger: str, message: str, at: float, *arguments: object) -> tuple[bool, object]:
+        record = logging.LogRecord(logger, logging.ERROR, "", 0, message, arguments, None)
+        record.created = at
+        return sparing.filter(record), record.__dict__.get("repeated")
+
+    client, away = "aiokafka.consumer.fetcher", "node %s is away"
+    assert [said(client, away, at / 10, at) for at in range(3)] == [
+        (True, None),
+        (False, None),
+        (False, None),
+    ]
+    assert said(client, "another thing", 0.3) == (True, None)
+    assert said("aiokafka", away, 0.3, 1) == (True, None)
+    assert said(client, away, 9.9, 1) == (False, None)
+    assert said(client, away, 10.0, 1) == (True, 3)
+    assert said(client, away, 10.1, 1) == (False, None)
+    assert said(client, away, 30.0, 1) == (True, 1)
+    # A clock that was set back is no reason to keep silent.
+    assert said(client, away, 5.0, 1) == (True, None)
+    assert all(said("pipeline.stream.worker", away, 0.0, 1) == (True, None) for _ in range(3))
+    for number in range(3 * sparing.KINDS_AT_MOST):
+        assert said(client, f"no arguments, {number}", 40.0) == (True, None)
+    assert len(sparing._told) <= sparing.KINDS_AT_MOST
 
 
 def _send(port: int, raw: bytes) -> None:

@@ -175,6 +175,8 @@ def test_the_only_broker_is_away_and_the_collector_is_killed_meanwhile(
     until(lambda: spooled(collector) == 0, "the spool to be passed on", LONG_SECONDS)
     assert collector.stop() == 0, collector.said()
     assert worker.finish() == 0, worker.said()
+    # Its client asks ten times a second, and each time there are six things to say.
+    assert worker.said().count(" ERROR aiokafka") < 10 * AWAY_SECONDS
     assert len(deliveries.accepted) == len(lines)
     all_are_there_once(worker.lake, deliveries)
     for path in (tmp_path / "spool").glob("spool-*.db"):
