@@ -65,7 +65,8 @@ def forget(
     def agreed(found: "Found", erased: "list[Erased]") -> None:
         if is_asked:
             _print_rows(erased)
-            click.confirm(f"Erase {len(found.newest):,} calls for good?", abort=True)
+            rows = sum(each.rows for each in erased)
+            click.confirm(f"Erase {len(found.newest):,} calls, {rows:,} rows, for good?", abort=True)
 
     def told_first(keys: Iterable[str]) -> None:
         click.echo(withdraw_records(settings, keys))
