@@ -50,9 +50,10 @@ def _json_formatter() -> logging.Formatter:
 
 
 class RepeatsLeftOut(logging.Filter):
-    """Of what another package says again and again, the first, then one each ten seconds with how many came between.
+    """Of what the Kafka client says again and again, the first, then one each ten seconds with how many came between.
 
-    A client that cannot reach its broker says so sixty times a second, for as long as the broker is away.
+    One that cannot reach its broker says so sixty times a second, for as long as the broker is away. What has a
+    traceback is let through: two of one message may be two faults.
     """
 
     KINDS_AT_MOST = 1_000
@@ -63,8 +64,8 @@ class RepeatsLeftOut(logging.Filter):
         """By logger and message without its arguments: when it was last let through, and how often not since."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is logged; a `repeated` that says of how many others it is the last."""
-        if record.name.partition(".")[0] == "pipeline":
+        """Whether the record is logged; one that is has `repeated`, how many like it were not."""
+        if record.name.partition(".")[0] != "aiokafka" or record.exc_info:
             return True
         kind = (record.name, str(record.msg))
         told_at, left_out = self._told.get(kind, (-math.inf, 0))

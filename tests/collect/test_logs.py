@@ -160,7 +160,7 @@ def test_a_line_for_people_stays_one_line() -> None:
     assert not any("\x1b" in line for line in lines)
 
 
-def test_what_another_package_repeats_is_said_each_ten_seconds_with_how_often_it_came() -> None:
+def test_what_the_kafka_client_repeats_is_said_each_ten_seconds_with_how_often_it_came() -> None:
     sparing = RepeatsLeftOut()
 
     def said(logger: str, message: str, at: float, *arguments: object) -> tuple[bool, object]:
@@ -182,7 +182,10 @@ def test_what_another_package_repeats_is_said_each_ten_seconds_with_how_often_it
     assert said(client, away, 30.0, 1) == (True, 1)
     # A clock that was set back is no reason to keep silent.
     assert said(client, away, 5.0, 1) == (True, None)
-    assert all(said("pipeline.stream.worker", away, 0.0, 1) == (True, None) for _ in range(3))
+    for other in ("pipeline.stream.worker", "asyncio", "aiohttp.server"):
+        assert all(said(other, away, 0.0, 1) == (True, None) for _ in range(3))
+    failed = logging.LogRecord(client, logging.ERROR, "", 0, away, (1,), (KeyError, KeyError(), None))
+    assert all(sparing.filter(failed) for _ in range(3))
     for number in range(3 * sparing.KINDS_AT_MOST):
         assert said(client, f"no arguments, {number}", 40.0) == (True, None)
     assert len(sparing._told) <= sparing.KINDS_AT_MOST

@@ -1,17 +1,15 @@
 """Lakes to write into, and what their views show."""
 
-import atexit
 import itertools
 import runpy
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pytest
+from one_engine import engine
 
 from pipeline.lake import LakeHistory, LakeSink
 from pipeline.lake.rows import StoredRejection
@@ -35,18 +33,10 @@ def world() -> Any:
     return SimpleNamespace(**runpy.run_path(str(folder / "world.py")))
 
 
-@cache
-def _engine() -> duckdb.DuckDBPyConnection:
-    """One DuckDB for all looks at lakes in folders: to make one takes as long as a small view. It keeps no file."""
-    # Before Python takes itself apart, or DuckDB complains of what is left of it.
-    atexit.register(_engine.cache_clear)
-    return duckdb.connect(config={"threads": 1, "enable_external_file_cache": False})
-
-
 def _tables(root: Path, names: Sequence[str]) -> dict[str, pa.Table]:
     """What these views show. They are made as tables: most of a look is to bind a SELECT, which a view is twice."""
     needed = {*names, "int_latest_calls"} if {"calls", "open_calls"} & {*names} else {*names}
-    with lake_connection(root, threads=2) if is_remote(root) else _engine().cursor() as connection:
+    with lake_connection(root, threads=2) if is_remote(root) else engine().cursor() as connection:
         for name, sql in models().items():
             if name in needed:
                 connection.execute(f"create temp table {name} as {_rooted(sql, str(root))}")

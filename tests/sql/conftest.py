@@ -1,11 +1,9 @@
 """Builds small lakes from the declared schemas, without any other part of the program."""
 
-import atexit
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from one_engine import engine
 
 from pipeline.lake.schemas import MANIFEST, SCHEMAS, sealed_schema
 from pipeline.query.views import _references, _rooted, connect, models
@@ -79,14 +78,6 @@ def call(call_id: str, **columns: Any) -> dict[str, Any]:
     return row
 
 
-@cache
-def _engine() -> duckdb.DuckDBPyConnection:
-    """One DuckDB for all lakes, which keeps no file: to make one takes as long as some queries."""
-    # Before Python takes itself apart, or DuckDB complains of what is left of it.
-    atexit.register(_engine.cache_clear)
-    return duckdb.connect(config={"threads": 1, "enable_external_file_cache": False})
-
-
 class Lake:
     """A lake on disk that a test writes files into."""
 
@@ -149,7 +140,7 @@ class Lake:
 
     def tables(self, *sql: str) -> duckdb.DuckDBPyConnection:
         """A session with the views that these SELECTs name, each made once, as a table: a tenth of `connect`."""
-        connection = _engine().cursor()
+        connection = engine().cursor()
         connection.execute("set timezone = 'UTC'")
         needed = set(re.findall(r"\w+", " ".join(sql)))
         for name, select in reversed(models().items()):
