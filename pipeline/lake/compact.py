@@ -21,8 +21,8 @@ from pipeline.errors import UserError
 from pipeline.lake.files import SCHEMA_FILE, Lake, unavailable, unreadable
 from pipeline.lake.merge import DATASETS, Dataset, batches_of, engine, rows_of, seal
 from pipeline.lake.removal import note, noted, remove_noted
-from pipeline.lake.schemas import SCHEMAS
-from pipeline.lake.sealed import seconds_since_published, superseded
+from pipeline.lake.schemas import CARRIED_CALLS, SCHEMAS
+from pipeline.lake.sealed import in_force, seconds_since_published, superseded
 from pipeline.lake.version import refuse_newer
 from pipeline.storage.store import store_of
 
@@ -124,20 +124,39 @@ def _unsealed(dataset: Dataset, hot: Sequence[Path]) -> Sequence[Path]:
 
 
 def _carry_over(lake: Lake, hot: Sequence[Path]) -> None:
+    """Puts the calls that are going on into a hot file of their own, which says of which no sealed row is to be found.
+
+    Hardly ever is there one: of a call whose hot row had lost against it, or whose sealed row was not read.
+    """
     if not hot:
         return
-    schema = SCHEMAS["calls"]
+    manifest = in_force(lake, "calls")
+    sealed = [lake.sealed("calls") / SCHEMA_FILE, *manifest.files.values()]
     name = f"{time.time_ns() // 1_000:017d}-{uuid.uuid4().hex[:8]}{CARRIED}"
     with engine(lake) as connection:
-        rows = batches_of(
-            connection,
+        connection.execute(
             f"""
+            create table going_on as
             select * from (
-                select * from {rows_of(hot, schema)}
+                select * from {rows_of(hot, SCHEMAS["calls"])}
                 qualify row_number() over (partition by call_key order by revision desc, published_at desc) = 1
             )
             where state is distinct from 'ended' and is_retracted is not true
-            """,
-            schema,
+            """
         )
-        lake.write_batches(schema, rows, lake.hot("calls") / name)
+        connection.execute(
+            f"""
+            create table sealed_as_well as
+            select distinct key_hash
+            from {rows_of(sealed, SCHEMAS["calls"])} semi join going_on using (key_hash)
+            """
+        )
+        rows = batches_of(
+            connection,
+            f"""
+            select going_on.*, case when other.key_hash is null then '{manifest}' end as unsealed_in
+            from going_on left join sealed_as_well as other using (key_hash)
+            """,
+            CARRIED_CALLS,
+        )
+        lake.write_batches(CARRIED_CALLS, rows, lake.hot("calls") / name)

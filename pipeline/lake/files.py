@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import DestinationUnavailable
+from pipeline.lake.encoding import ROW_GROUP_ROWS, writer_options
 from pipeline.lake.schemas import MANIFEST, SCHEMAS, sealed_schema
 from pipeline.storage.engine import in_one_line
 from pipeline.storage.store import parquet_source, store_of
@@ -21,8 +22,6 @@ SEALED_ONLY: Final = ("call_revisions",)
 SCHEMA_FILE: Final = "0-schema.parquet"
 """A file without rows in every folder: a glob that matches nothing is an error in DuckDB."""
 
-ROW_GROUP_ROWS: Final = 122_880
-"""Rows of a row group at most: DuckDB's own, which its threads divide a file by."""
 ROW_GROUP_BYTES: Final = 64 << 20
 """A row group that is written batch by batch also ends here: 122,880 webhooks may be 100 GB."""
 
@@ -126,7 +125,7 @@ class Lake:
         """
 
         def fill(where: Any) -> None:
-            pq.write_table(table, where, row_group_size=ROW_GROUP_ROWS, **_parquet(table.schema))
+            pq.write_table(table, where, row_group_size=ROW_GROUP_ROWS, **writer_options(table.schema))
 
         self._put(fill, target, check, is_new=is_new)
 
@@ -139,7 +138,7 @@ class Lake:
 
         def fill(where: Any) -> None:
             nonlocal written
-            with pq.ParquetWriter(where, schema, **_parquet(schema)) as writer:
+            with pq.ParquetWriter(where, schema, **writer_options(schema)) as writer:
                 for group in _row_groups(schema, batches):
                     writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
                     written += len(group)
@@ -211,38 +210,3 @@ def _row_groups(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterato
             rows, size = rows + len(part), size + part.nbytes
     if waiting:
         yield pa.Table.from_batches(waiting, schema)
-
-
-def _parquet(schema: pa.Schema) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "compression": "zstd",
-        "compression_level": 1,
-        "use_dictionary": _with_repeats(schema),
-    }
-    if not _is_sealed(schema):
-        return options
-    # One page a row group: DuckDB reads a sealed file in a twentieth less of time; as much again by pages of version
-    # 2, whose truth values are run lengths.
-    options |= {"max_rows_per_page": ROW_GROUP_ROWS, "data_page_size": 8 << 20, "data_page_version": "2.0"}
-    if "event_id" in schema.names:
-        # For a hundredth more of room, one call's events among 100 million are found in 75 ms of CPU; by statistics
-        # alone in 600.
-        options["bloom_filter_options"] = {"call_key": {"ndv": ROW_GROUP_ROWS // 4, "fpp": 0.01}}
-    return options
-
-
-def _is_sealed(schema: pa.Schema) -> bool:
-    return "generation" in schema.names and "version" not in schema.names
-
-
-def _with_repeats(schema: pa.Schema) -> list[str]:
-    # A dictionary of what hardly repeats is built for nothing: without, a flush's file of events takes an eighth
-    # less of time to write, and of room. In a sealed file that holds for hashes and lengths, too: they take half
-    # the room, and a third less of time to read.
-    return [f.name for f in schema if f.name != "event_id" and not _is_various(f.type, _is_sealed(schema))]
-
-
-def _is_various(kind: pa.DataType, is_sealed: bool) -> bool:
-    return pa.types.is_timestamp(kind) or (
-        is_sealed and (pa.types.is_floating(kind) or pa.types.is_uint64(kind))
-    )

@@ -186,6 +186,15 @@ def sealed_schema(schema: pa.Schema) -> pa.Schema:
     return schema.append(pa.field("generation", pa.int64()))
 
 
+CARRIED_CALLS: Final = CALLS.append(pa.field("unsealed_in", _TEXT))
+"""Rows of `calls` that a compaction carries over, as the calls are still going on.
+
+`unsealed_in` is the manifest (`lake/sealed.py: InForce`) of which no file has a row of the call: while that one is in
+force, nobody need look for it there. NULL, as in all other hot files: not known. No version of its own: a Callfold that
+does not know the column looks in the sealed files, as it did before.
+"""
+
+
 _DUCKDB: Final = {
     _TEXT: "VARCHAR",
     _REAL: "DOUBLE",

@@ -39,17 +39,36 @@ Files = Mapping[Part, Path]
 """The sealed file of each part."""
 
 
-def current_files(lake: Lake, dataset: str) -> Files:
-    """The sealed files that count. A file of an older version is another one's leftover."""
+class InForce(NamedTuple):
+    """The manifest in force: its version, the sealed files that it names, and the newest generation among them."""
+
+    version: int
+    files: Files
+    newest: int
+
+    def __str__(self) -> str:
+        """Names it, and no other, even if somebody removes all manifests and their numbers begin anew."""
+        return f"{self.version}-{self.newest}"
+
+
+def in_force(lake: Lake, dataset: str) -> InForce:
+    """The newest manifest, read at once; version 0 without files before the first."""
     newest = _newest_manifest(lake, dataset)
     if newest is None:
-        return {}
-    parts = [
-        (Part(row["date"], row.get("provider")), row["generation"])
-        for row in lake.read(newest).to_pylist()
+        return InForce(0, {}, NOTHING)
+    rows = lake.read(newest).to_pylist()
+    files = {
+        part: sealed_path(lake, dataset, part, row["generation"])
+        for row in rows
         if row["generation"] != NOTHING
-    ]
-    return {part: sealed_path(lake, dataset, part, generation) for part, generation in parts}
+        for part in [Part(row["date"], row.get("provider"))]
+    }
+    return InForce(int(newest.stem), files, max(row["generation"] for row in rows))
+
+
+def current_files(lake: Lake, dataset: str) -> Files:
+    """The sealed files that count. A file of an older version is another one's leftover."""
+    return in_force(lake, dataset).files
 
 
 def manifest_version(lake: Lake, dataset: str) -> int:

@@ -60,7 +60,7 @@ newest as (
 ),
 
 call_revisions as (
-    select * exclude (key_hash, published_at, is_retracted, stream_key)
+    select * exclude (key_hash, published_at, is_retracted, stream_key, unsealed_in)
     from newest
     where is_retracted is not true
 )

@@ -20,7 +20,15 @@ from pipeline.lake import LakeHistory, version
 from pipeline.lake.compact import compact
 from pipeline.lake.files import SCHEMA_FILE, SEALED_ONLY, Lake
 from pipeline.lake.rows import key_hash
-from pipeline.lake.schemas import CALLS, MANIFEST, SCHEMA_VERSION, SCHEMAS, duckdb_type, sealed_schema
+from pipeline.lake.schemas import (
+    CALLS,
+    CARRIED_CALLS,
+    MANIFEST,
+    SCHEMA_VERSION,
+    SCHEMAS,
+    duckdb_type,
+    sealed_schema,
+)
 from pipeline.lake.sealed import current_files
 from pipeline.open_lake import open_lake
 from pipeline.query.views import _rooted, connect, models, sql_folder
@@ -284,7 +292,7 @@ def usual_types(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str,
 
 def test_the_views_read_the_declared_columns() -> None:
     declared = json.loads((sql_folder() / "columns.json").read_text(encoding="utf-8"))
-    schemas = SCHEMAS | dict.fromkeys(SEALED_ONLY, CALLS) | {"manifest": MANIFEST}
+    schemas = SCHEMAS | dict.fromkeys(SEALED_ONLY, CALLS) | {"calls": CARRIED_CALLS, "manifest": MANIFEST}
     assert declared == {
         name: {field.name: duckdb_type(field.type) for field in schema} for name, schema in schemas.items()
     }

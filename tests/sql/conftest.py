@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from one_engine import engine
 
-from pipeline.lake.schemas import MANIFEST, SCHEMAS, sealed_schema
+from pipeline.lake.schemas import CARRIED_CALLS, MANIFEST, SCHEMAS, sealed_schema
 from pipeline.query.views import _references, _rooted, connect, models
 
 Row = Mapping[str, Any]
@@ -98,7 +98,8 @@ class Lake:
         path = self.root / folder / (name or f"{self._files:017d}.parquet")
         path.parent.mkdir(parents=True, exist_ok=True)
         head, kind = "/".join(folder.split("/")[:2]), folder.split("/")[1]
-        schema = SCHEMAS[dataset or FOLDERS[head]]
+        is_carried = any("unsealed_in" in row for row in rows)
+        schema = CARRIED_CALLS if is_carried else SCHEMAS[dataset or FOLDERS[head]]
         generation = {"generation": self._files} if kind == "sealed" else {}
         if generation:
             schema = sealed_schema(schema)
