@@ -24,6 +24,8 @@ from pipeline.topic_names import call_events_topic, worker_group
 HERE = Path(__file__).parent
 FLUSH_SECONDS = 2
 PATIENCE_SECONDS = 900.0
+#: whoever takes fewer webhooks a second than this hangs, if he takes longer than `PATIENCE_SECONDS`
+HANGING_PER_SECOND = 5_000
 POLL_SECONDS = 0.05
 TICKS = os.sysconf("SC_CLK_TCK")
 #: no call is closed by silence: the peers know no timeouts
@@ -105,14 +107,20 @@ def finish(process: subprocess.Popen[bytes], name: str, log: Path) -> tuple[byte
     return said, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
-def until(condition: Callable[[], bool], process: subprocess.Popen[bytes], name: str, log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def until(
+    condition: Callable[[], bool],
+    process: subprocess.Popen[bytes],
+    name: str,
+    log: Path,
+    patience_s: float = PATIENCE_SECONDS,
+) -> None:
+    deadline = time.monotonic() + patience_s
     while not condition():
         if process.poll() is not None:
             raise Failed(f"{name} ended early: {log.read_text('utf-8', 'replace')[-500:]}")
         if time.monotonic() > deadline:
             process.kill()
-            raise Failed(f"{name} did not finish within {PATIENCE_SECONDS:g} s")
+            raise Failed(f"{name} did not finish within {patience_s:g} s")
         time.sleep(POLL_SECONDS)
 
 
@@ -142,10 +150,14 @@ class Worker:
     def until_it_has_its_partitions(self) -> None:
         self._until(self.group.is_stable)
 
-    def until_drained(self) -> None:
-        """Until everything that is on its topics is committed, which is after it is in the lake."""
+    def until_drained(self, webhooks: int = 0) -> None:
+        """Until everything that is on its topics is committed, which is after it is in the lake.
+
+        `webhooks` is how many those are, where they may take longer than anything else here.
+        """
         ends = self.group.ends(webhook_topics(self.prefix))
-        self._until(lambda: self.group.has_committed(ends))
+        patience_s = max(PATIENCE_SECONDS, webhooks / HANGING_PER_SECOND)
+        self._until(lambda: self.group.has_committed(ends), patience_s)
         # All webhooks are events now: no more will come.
         events = self.group.ends([call_events_topic(self.prefix)])
         self._until(lambda: self.group.has_committed(events))
@@ -160,8 +172,8 @@ class Worker:
         _, cpu, peak = finish(self.process, "callfold work", self._log)
         return cpu, peak
 
-    def _until(self, condition: Callable[[], bool]) -> None:
-        until(condition, self.process, "callfold work", self._log)
+    def _until(self, condition: Callable[[], bool], patience_s: float = PATIENCE_SECONDS) -> None:
+        until(condition, self.process, "callfold work", self._log, patience_s)
 
 
 def callfold_work(
@@ -173,7 +185,7 @@ def callfold_work(
     with Worker(place, folder, prefix, **settings) as worker:
         worker.until_it_has_its_partitions()
         began, cpu_began = time.time(), worker.cpu_seconds()
-        worker.until_drained()
+        worker.until_drained(webhooks)
         ended = time.time()
         cpu, peak = worker.stop()
     return Measured(webhooks, ended - began, cpu - cpu_began, peak)
