@@ -130,8 +130,9 @@ def _copied(record: WebhookRecord, copy: int) -> WebhookRecord:
     assert record.key is not None
     own_id = record.key.rpartition(b":")[2]
     if record.provider != "aircall_bus":
-        # Ids are hexadecimal and long: other last digits make another id.
-        other = own_id[:-5] + b"%05x" % copy
+        # Ids are hexadecimal and long: other last digits make another id. They are counted on from its own ones, or
+        # a copy of an id that ends in a small number would be the id itself.
+        other = own_id[:-5] + b"%05x" % ((int(own_id[-5:], 16) + copy) % 0x100000)
         return replace(
             record, key=record.key.replace(own_id, other), value=record.value.replace(own_id, other)
         )

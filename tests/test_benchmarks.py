@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.collect.received import webhook_record
+
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 PROMISED = {
@@ -97,6 +99,15 @@ def test_multiplied_webhooks_are_as_many_calls_that_differ_in_their_ids(traffic:
             calls.update(call["call_key"] for call in changed)
     assert len(calls) == 3 * len(traffic.calls)
     assert len(keys) == 3 * len({record.key for record in records_of(traffic.archive)})
+
+
+def test_no_copy_of_a_call_has_the_id_of_the_call_itself() -> None:
+    from day_of_calls import multiplied
+
+    key = b"recho:abbbccb4-d47f-4a36-a056-082962a00002"
+    record = webhook_record("recho", key, b'{"callId": "%s"}' % key[6:], 1, {}, {})
+    copies = list(multiplied([record], 4))
+    assert len({copy.key for copy in copies}) == len({copy.value for copy in copies}) == 4
 
 
 def test_the_ending_webhook_of_a_call_is_the_one_that_ends_it(traffic: Any) -> None:
