@@ -20,7 +20,7 @@ from pipeline.lake.compact import CARRIED
 from pipeline.lake.files import SCHEMA_FILE, SEALED_ONLY, Lake
 from pipeline.lake.removal import note, noted
 from pipeline.lake.schemas import SCHEMAS, sealed_schema
-from pipeline.lake.sealed import current_files, manifest_version, next_generation, publish, sealed_path
+from pipeline.lake.sealed import in_force, next_generation, publish, sealed_path
 from pipeline.storage.store import parquet_source
 
 BATCH_ROWS: Final = 1_024
@@ -115,7 +115,8 @@ def erase(lake: Lake, dataset: str, held: list[Path], change: Change, check: Cal
 def _erase_sealed(
     lake: Lake, dataset: str, held: set[Path], change: Change, check: Callable[[], None]
 ) -> None:
-    version, files = manifest_version(lake, dataset), dict(current_files(lake, dataset))
+    manifest = in_force(lake, dataset)
+    files = dict(manifest.files)
     schema, generation = sealed_schema(schema_of(dataset)), next_generation(lake, dataset)
     parts = [part for part, file in files.items() if file in held]
     for number, part in enumerate(parts, start=generation):
@@ -127,7 +128,7 @@ def _erase_sealed(
             files[part] = new
     if parts:
         check()
-        publish(lake, dataset, files, after=version)
+        publish(lake, dataset, files, after=manifest.version)
 
 
 def _numbered(batch: pa.RecordBatch, schema: pa.Schema, generation: int) -> pa.RecordBatch:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pipeline.errors import DestinationUnavailable
 from pipeline.lake.files import SCHEMA_FILE, Lake, quoted
 from pipeline.lake.schemas import SCHEMAS, declared, sealed_schema, type_problem
-from pipeline.lake.sealed import Part, current_files, manifest_version, next_generation, publish, sealed_path
+from pipeline.lake.sealed import Part, in_force, next_generation, publish, sealed_path
 from pipeline.storage.engine import lake_connection
 
 MEMORY_LIMIT: Final = "768MiB"
@@ -142,8 +142,8 @@ def seal(lake: Lake, dataset: Dataset, hot: Sequence[Path]) -> int:
     if not hot:
         return 0
     check_types(lake, hot, dataset.schema)
-    version = manifest_version(lake, dataset.name)
-    files = dict(current_files(lake, dataset.name))
+    manifest = in_force(lake, dataset.name)
+    files = dict(manifest.files)
     generation = first = next_generation(lake, dataset.name)
     with engine(lake) as connection:
         merge = _Merge(lake, dataset, connection, list(hot))
@@ -152,7 +152,7 @@ def seal(lake: Lake, dataset: Dataset, hot: Sequence[Path]) -> int:
             if merge.write(part, sources, path, generation):
                 files[part] = path
                 generation += 1
-    publish(lake, dataset.name, files, after=version)
+    publish(lake, dataset.name, files, after=manifest.version)
     return generation - first
 
 

@@ -56,14 +56,13 @@ def in_force(lake: Lake, dataset: str) -> InForce:
     newest = _newest_manifest(lake, dataset)
     if newest is None:
         return InForce(0, {}, NOTHING)
-    rows = lake.read(newest).to_pylist()
-    files = {
-        part: sealed_path(lake, dataset, part, row["generation"])
-        for row in rows
+    generations = {
+        Part(row["date"], row.get("provider")): row["generation"]
+        for row in lake.read(newest).to_pylist()
         if row["generation"] != NOTHING
-        for part in [Part(row["date"], row.get("provider"))]
     }
-    return InForce(int(newest.stem), files, max(row["generation"] for row in rows))
+    files = {part: sealed_path(lake, dataset, part, number) for part, number in generations.items()}
+    return InForce(int(newest.stem), files, max(generations.values(), default=NOTHING))
 
 
 def current_files(lake: Lake, dataset: str) -> Files:

@@ -125,6 +125,13 @@ def test_other_changes_of_the_sealed_files_make_a_new_manifest_and_show_the_same
     assert calls_of(root) == before
 
 
+def test_a_manifest_without_files_has_a_name_too(root: Path) -> None:
+    lake = Lake(root)
+    version = in_force(lake, "calls").version + 1
+    publish(lake, "calls", {})
+    assert (str(in_force(lake, "calls")), in_force(lake, "calls").files) == (f"{version}-0", {})
+
+
 def test_numbers_that_begin_anew_name_other_manifests(root: Path, calls_of: Any) -> None:
     lake = Lake(root)
     first, before, (key, ended) = in_force(lake, "calls"), calls_of(root), an_ended_call(root)
