@@ -1,6 +1,8 @@
 # syntax=docker/dockerfile:1
 # Installs exactly the locked dependencies, checked by their hashes, then this checkout as a wheel; keeps only that.
 
+FROM rust:1.95-slim AS rust
+
 FROM python:3.12-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
@@ -8,11 +10,16 @@ WORKDIR /src
 COPY requirements.lock build.lock ./
 RUN python -m venv /opt/callfold && /opt/callfold/bin/pip install --require-hashes -r requirements.lock \
  && python -m venv /opt/build && /opt/build/bin/pip install --require-hashes -r build.lock
+# A compiler, on the image that the compiled part will run on: so it finds the libraries there that it was linked with.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+COPY --from=rust /usr/local/rustup /usr/local/rustup
+COPY --from=rust /usr/local/cargo /usr/local/cargo
+ENV RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/usr/local/cargo PATH=/usr/local/cargo/bin:$PATH
 COPY pyproject.toml README.md LICENSE ./
 COPY sql ./sql
 COPY pipeline ./pipeline
-# With the locked backend and nothing else: the build fetches nothing.
-RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
+# With the locked backend and nothing else: the build fetches the crates of Cargo.lock, checked by their hashes.
+RUN CALLFOLD_REQUIRE_NATIVE=1 /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheel . \
  && /opt/callfold/bin/pip install --no-index --no-deps /wheel/callfold-*.whl \
  && /opt/callfold/bin/pip check \
  && /opt/callfold/bin/callfold --version

@@ -11,6 +11,9 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.callfold-installed
 BENCH_VENV  := .venv-bench
 BENCH_STAMP := $(BENCH_VENV)/.installed
+# What the compiled part is made of: an edit there is compiled by the next target.
+NATIVE := pipeline/native
+CRATE  := $(NATIVE)/Cargo.toml $(NATIVE)/Cargo.lock $(NATIVE)/build.py $(shell find $(NATIVE)/src -name '*.rs')
 ARGS  ?=
 JOBS  ?= 2
 
@@ -32,9 +35,12 @@ $(BIN)/python:
 	done; \
 	echo "Callfold needs Python 3.11 or newer with the venv module (on Debian: apt-get install python3-venv)." >&2; exit 1
 
-$(STAMP): pyproject.toml | $(BIN)/python
+# pip keeps to itself what the build says.
+$(STAMP): pyproject.toml $(CRATE) | $(BIN)/python
 	@echo "installing callfold and its tools into $(VENV), once"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@ls $(NATIVE)/*.so >/dev/null 2>&1 || \
+	  echo "without a Rust compiler (https://rustup.rs) callfold works at about half the speed" >&2
 	@touch $@
 
 demo: $(STAMP)
@@ -72,10 +78,13 @@ lint: $(STAMP)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@! cargo fmt --version >/dev/null 2>&1 || (cd $(NATIVE) && cargo fmt --check)
+	@! cargo clippy --version >/dev/null 2>&1 || (cd $(NATIVE) && cargo clippy --quiet --locked -- -D warnings)
 
 format: $(STAMP)
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+	@! cargo fmt --version >/dev/null 2>&1 || (cd $(NATIVE) && cargo fmt)
 
 clean:
-	rm -rf $(VENV) .venv-bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis $(NATIVE)/target $(NATIVE)/*.so

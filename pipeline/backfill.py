@@ -8,15 +8,17 @@ as one: each has its share of the calls, and all flush at the same webhooks, at 
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
+from pipeline import native
 from pipeline.archive import UnreadableLine, read_archive
-from pipeline.assemble.assembler import Assembler, Changes
 from pipeline.assemble.fold import FOREVER_US
+from pipeline.backfill_route import Share
+from pipeline.durable import AnyChanges, assembler_of, write_changes
 from pipeline.garbage import rarely_searched
 from pipeline.lake import Lake, LakeHistory, LakeSink
 from pipeline.lake.rows import StoredRejection
@@ -29,6 +31,9 @@ from pipeline.settings import Settings
 
 WEBHOOKS_A_FLUSH = 50_000
 """Counted in webhooks, nearly each of which is an event: whoever only reads them knows when it is time."""
+WEBHOOKS_AT_ONCE = 1_000
+BYTES_AT_ONCE = 4 * 1024 * 1024
+"""Webhooks that are read together."""
 ROWS_A_FILE = 20_000
 FEW_WEBHOOKS = 20_000
 """So many are folded in 1 s; processes take 0.4 s to start."""
@@ -76,16 +81,6 @@ class Summary:
         ):
             told += f", {count:,} {what}" if count else ""
         return f"{told}, {self.seconds:.1f} s"
-
-
-def assembler_of(settings: Settings, history: LakeHistory) -> Assembler:
-    """An assembler with the timers of the settings."""
-    return Assembler(
-        idle_us=round(settings.idle_seconds * 1_000_000),
-        grace_us=round(settings.grace_seconds * 1_000_000),
-        agent_providers=[name for name, p in providers().items() if p.keyed_by == "agent"],
-        history=history,
-    )
 
 
 def backfill(
@@ -168,17 +163,25 @@ def _looked_into(webhooks: Iterator[Webhook]) -> tuple[Iterator[Webhook], bool]:
 
 def _fold_here(whole: "Pass", webhooks: Iterable[Webhook], *, close_open: bool) -> None:
     summary = whole.summary
+    batch: list[Webhook] = []
+    size = 0
     for summary.webhooks, webhook in enumerate(webhooks, start=1):
-        whole.take(webhook)
-        if summary.webhooks % WEBHOOKS_A_FLUSH == 0:
+        batch.append(webhook)
+        size += len(webhook.body)
+        is_due = summary.webhooks % WEBHOOKS_A_FLUSH == 0
+        if is_due or len(batch) >= WEBHOOKS_AT_ONCE or size >= BYTES_AT_ONCE:
+            whole.take(batch)
+            batch, size = [], 0
+        if is_due:
             whole.flush(whole.data_us)
+    whole.take(batch)
     whole.finish(FOREVER_US if close_open else whole.data_us)
 
 
 class Pass:
     """One pass of webhooks through normalise, fold and sink: of all of them, or of one process's share.
 
-    `is_own` says of a stream whether it belongs to the share. Events of others are left in `strays`.
+    Events of streams that belong to other shares are left in `strays`.
     """
 
     def __init__(
@@ -187,43 +190,67 @@ class Pass:
         lake: Lake,
         archive: bool,
         summary: Summary,
-        is_own: Callable[[str], bool] | None = None,
+        share: Share | None = None,
     ) -> None:
         self._normaliser = Normaliser(providers(), privacy_of(settings))
+        self._quick_readers = {name: self._normaliser.quick_reader(name) for name in providers()}
         self._history = history = LakeHistory(lake)
         self._assembler = assembler_of(settings, history)
         self._sink = LakeSink(lake)
         self._archive = archive
-        self._is_own = is_own
+        self._share = share
         self._stored: list[tuple[str, Webhook]] = []
         self._rejected: list[StoredRejection] = []
         self.summary = summary
         self.strays: list[CallEvent] = []
         # Calls that were going on when the lake was last written go on.
-        going_on = [key for key in history.open_streams() if is_own is None or is_own(key)]
+        going_on = [key for key in history.open_streams() if share is None or share.owns(key)]
         self._assembler.restore(0, history.remember(going_on))
         self.data_us = history.newest_received_us() or 0
 
-    def take(self, webhook: Webhook) -> None:
-        """Normalises one webhook and hands its events to the fold."""
-        self.data_us = max(self.data_us, webhook.received_us)
+    def take(self, webhooks: Sequence[Webhook]) -> None:
+        """Normalises webhooks and hands their events to the fold."""
+        by_provider: dict[str, list[Webhook]] = {}
+        for webhook in webhooks:
+            by_provider.setdefault(webhook.provider, []).append(webhook)
+            self.data_us = max(self.data_us, webhook.received_us)
+        for provider, its_own in by_provider.items():
+            quick = self._quick_readers.get(provider)
+            left = its_own if quick is None else self._take_quickly(quick, its_own)
+            for webhook in left:
+                self._take_plainly(webhook)
+        if len(self._stored) >= ROWS_A_FILE or len(self._rejected) >= ROWS_A_FILE:
+            self._write_webhooks()
+
+    def _take_quickly(self, reader: native.Reader, webhooks: list[Webhook]) -> list[Webhook]:
+        """Takes the ordinary ones of a provider's webhooks; the others are left."""
+        events, left = reader.read_webhooks(webhooks)
+        if self._share is not None:
+            self.strays += events.split_share(self._share.shares, self._share.number)
+        self._assembler.add(0, events)  # type: ignore[arg-type]
+        if self._archive:
+            others = set(left)
+            taken = (webhook for place, webhook in enumerate(webhooks) if place not in others)
+            self._stored.extend(map(self._normaliser.stored, taken))
+        return [webhooks[place] for place in left]
+
+    def _take_plainly(self, webhook: Webhook) -> None:
         found = self._normaliser.events(webhook)
         if isinstance(found, Rejection):
             self.summary.quarantined += 1
             self._rejected.append(StoredRejection(*self._normaliser.stored(webhook), found))
         else:
-            self.add(found if self._is_own is None else self._own(found, self._is_own))
+            self.add(found if self._share is None else self._own(found, self._share))
         if self._archive:
+            # Next to its events: if numbers may not be kept, what is stored of it has just been made.
             self._stored.append(self._normaliser.stored(webhook))
-        if len(self._stored) >= ROWS_A_FILE or len(self._rejected) >= ROWS_A_FILE:
-            self._write_webhooks()
 
-    def _own(self, events: list[CallEvent], is_own: Callable[[str], bool]) -> list[CallEvent]:
-        strays = [event for event in events if not is_own(event.stream_key)]
+    def _own(self, events: list[CallEvent], share: Share) -> list[CallEvent]:
+        strays = [event for event in events if not share.owns(event.stream_key)]
         if not strays:
             return events
         self.strays += strays
-        return [event for event in events if is_own(event.stream_key)]
+        return [event for event in events if share.owns(event.stream_key)]
 
     def add(self, events: list[CallEvent]) -> None:
         """Hands events to the fold."""
@@ -245,10 +272,9 @@ class Pass:
         self._sink.write_quarantine(self._rejected, now_us)
         self._stored, self._rejected = [], []
 
-    def _write(self, changes: Changes) -> None:
-        self._sink.write_calls(changes.events, changes.records, changes.retracted, time.time_ns() // 1_000)
-        self._history.note(key for key, _ in changes.records)
-        self._history.note(placed.event.stream_key for placed in changes.events if placed.call_key is None)
-        self.summary.events += len(changes.events)
-        self.summary.records += len(changes.records)
-        self.summary.retracted += len(changes.retracted)
+    def _write(self, changes: AnyChanges) -> None:
+        write_changes(self._sink, self._history, changes, time.time_ns() // 1_000)
+        events, records, retracted = changes.counts()
+        self.summary.events += events
+        self.summary.records += records
+        self.summary.retracted += retracted

@@ -15,7 +15,8 @@ from typing import Any, Self
 
 from pipeline.assemble.fold import FOREVER_US
 from pipeline.backfill import Summary
-from pipeline.backfill_share import Go, Job, Reached, Route, encode_batch, share_of, work
+from pipeline.backfill_route import Route, Share, share_of
+from pipeline.backfill_share import Go, Job, Reached, encode_batch, work
 from pipeline.errors import CallfoldError
 from pipeline.logs import logging_setup
 from pipeline.model import CallEvent, Webhook
@@ -31,7 +32,9 @@ class Processes:
     """The processes, each with the calls of its share; in a `with`, which sees to their end."""
 
     def __init__(self, settings: Settings, count: int, *, archive: bool) -> None:
-        self._jobs = [Job(settings, share, count, archive, logging_setup()) for share in range(count)]
+        self._jobs = [
+            Job(settings, Share(number, count), archive, logging_setup()) for number in range(count)
+        ]
         self._route = Route(providers(), count)
         self._shares: list[_Share] = []
 

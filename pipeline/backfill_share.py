@@ -9,21 +9,18 @@ import contextlib
 import os
 import signal
 import traceback
-import zlib
-from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from pipeline.backfill import Pass, Summary
+from pipeline.backfill_route import Share
 from pipeline.errors import CallfoldError
 from pipeline.garbage import rarely_searched
 from pipeline.lake import Lake
 from pipeline.logs import LogSetup, set_up_logging
 from pipeline.model import CallEvent, Webhook
-from pipeline.providers import Provider
 from pipeline.settings import Settings
 
 decode_batch = msgspec.msgpack.Decoder(list[Webhook]).decode
@@ -52,53 +49,9 @@ class Job(NamedTuple):
     """What a process has to know. Bears being pickled."""
 
     settings: Settings
-    share: int
-    shares: int
+    share: Share
     archive: bool
     logs: LogSetup
-
-
-def share_of(key: str, shares: int) -> int:
-    """The process that folds a stream; by the end of its key, which is the provider's own id."""
-    return zlib.crc32(key.rpartition(":")[2].encode("utf-8", "replace")) % shares
-
-
-class Route:
-    """Finds the process that a webhook goes to. It is only a guess, made cheaply: a wrong one gives a stray.
-
-    All receipts that may be one webhook go to one process, or it would not be told which of them was read last.
-    """
-
-    def __init__(self, providers: Mapping[str, Provider], shares: int) -> None:
-        self._shares = shares
-        self._ids = {name: _id_reader(p.redacted.keys[0]) for name, p in providers.items() if p.redacted.keys}
-        self._keys = {name: provider.stream_key for name, provider in providers.items()}
-
-    def __call__(self, webhook: Webhook) -> int:
-        """The process, from 0."""
-        try:
-            # Of a webhook as it should be, only the id is decoded: 1.1 µs, where `stream_key` takes 5.1.
-            key: str | None = self._ids[webhook.provider](webhook.body)
-        except (KeyError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            key = self._key(webhook)
-        if key is None:
-            return zlib.crc32(b"%d" % webhook.received_us) % self._shares
-        return share_of(key, self._shares)
-
-    def _key(self, webhook: Webhook) -> str | None:
-        try:
-            return self._keys[webhook.provider](webhook.body, webhook.query)
-        except Exception:  # noqa: BLE001  whoever normalises it says what is wrong with it
-            return None
-
-
-def _id_reader(path: tuple[str, ...]) -> Callable[[bytes], str]:
-    """Reads the text or whole number at the end of a path of names, and nothing else of a body."""
-    shape: Any = str | int
-    for name in reversed(path):
-        shape = msgspec.defstruct("Level", [("below", shape, msgspec.field(name=name))], gc=False)
-    decode, end = msgspec.json.Decoder(shape).decode, attrgetter(".".join(["below"] * len(path)))
-    return lambda body: str(end(decode(body)))
 
 
 def work(job: Job, webhooks: Connection, answers: Connection) -> None:
@@ -133,16 +86,12 @@ def _told(job: Job, webhooks: Connection, answers: Connection) -> Summary | Call
 
 
 def _fold(job: Job, webhooks: Connection, answers: Connection) -> Summary:
-    def is_own(key: str) -> bool:
-        return share_of(key, job.shares) == job.share
-
     summary = Summary()
-    share = Pass(job.settings, Lake(job.settings.lake), job.archive, summary, is_own)
+    share = Pass(job.settings, Lake(job.settings.lake), job.archive, summary, job.share)
     while True:
         batch = webhooks.recv_bytes()
         if batch:
-            for webhook in decode_batch(batch):
-                share.take(webhook)
+            share.take(decode_batch(batch))
             continue
         answers.send(Reached(share.data_us, share.strays))
         go: Go = webhooks.recv()

@@ -15,7 +15,7 @@ from pipeline import backfill as backfill_module
 from pipeline import backfill_processes
 from pipeline.archive import read_archive
 from pipeline.backfill import Summary, backfill
-from pipeline.backfill_share import Route, share_of
+from pipeline.backfill_route import Route, share_of
 from pipeline.cli import main
 from pipeline.lake.compact import compact
 from pipeline.model import Rejection, Webhook

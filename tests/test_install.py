@@ -4,11 +4,14 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import zipfile
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from itertools import pairwise
 from pathlib import Path
@@ -17,21 +20,28 @@ import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from required import require
+
+from pipeline.lake.rows import key_hash
 
 ROOT = Path(__file__).parent.parent
 
 
-def _run(*line: str | Path, cwd: Path) -> str:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
+def _done(*line: str | Path, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
         [str(part) for part in line],
         cwd=cwd,
-        env=environment,
+        env=inherited | environment,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
         check=False,
     )
+
+
+def _run(*line: str | Path, cwd: Path) -> str:
+    done = _done(*line, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -84,20 +94,109 @@ def test_the_installed_program_is_not_the_checkout(installed: Path, tmp_path: Pa
 
 
 def test_the_installed_program_folds_and_answers(installed: Path, tmp_path: Path) -> None:
-    callfold = installed / "callfold"
-    _run(callfold, "simulate", "--calls", "50", "--seed", "3", "--out", "webhooks.ndjson", cwd=tmp_path)
-    _run(callfold, "backfill", "webhooks.ndjson", "--lake", "lake", cwd=tmp_path)
-    answer = _run(
-        callfold,
-        "query",
-        "select sum(calls) > 0 as ok from kpi_daily",
-        "--format",
-        "json",
-        "--lake",
-        "lake",
-        cwd=tmp_path,
-    )
+    _assert_it_folds_and_answers(installed / "callfold", cwd=tmp_path)
+
+
+def _assert_it_folds_and_answers(*callfold: str | Path, cwd: Path) -> None:
+    _run(*callfold, "simulate", "--calls", "50", "--seed", "3", "--out", "webhooks.ndjson", cwd=cwd)
+    _run(*callfold, "backfill", "webhooks.ndjson", "--lake", "lake", cwd=cwd)
+    question = "select sum(calls) > 0 as ok from kpi_daily"
+    answer = _run(*callfold, "query", question, "--format", "json", "--lake", "lake", cwd=cwd)
     assert json.loads(answer) == [{"ok": True}]
+
+
+NATIVE = "pipeline/native/"
+REQUIRED = "CALLFOLD_REQUIRE_NATIVE"
+
+
+def _compiled_in(wheel: Path) -> list[str]:
+    """What there is of the compiled part, beside the Python that it is put into."""
+    names = [name for name in zipfile.ZipFile(wheel).namelist() if name.startswith(NATIVE)]
+    return [name.removeprefix(NATIVE) for name in names if not name.endswith((".py", ".pyi"))]
+
+
+def test_the_wheel_holds_the_compiled_part(wheel: Path, installed: Path, tmp_path: Path) -> None:
+    require(None if _compiled_in(wheel) else "needs a compiler", REQUIRED)
+    assert re.fullmatch(r"callfold-[^-]+-cp311-abi3-(?!any)\w+\.whl", wheel.name)
+    assert len(_compiled_in(wheel)) == 1
+    ask = "import pipeline.native._native as it; print(it.__file__, it.key_hash('recho:1'))"
+    file, told = _run(installed / "python", "-c", ask, cwd=tmp_path).split()
+    assert Path(file).is_relative_to(installed.parent)
+    assert int(told) == key_hash("recho:1")
+
+
+def test_the_compiled_part_is_linked_with_no_python(wheel: Path, tmp_path: Path) -> None:
+    require(None if _compiled_in(wheel) else "needs a compiler", REQUIRED)
+    if not shutil.which("ldd"):
+        pytest.skip("needs ldd")
+    zipfile.ZipFile(wheel).extract(NATIVE + _compiled_in(wheel)[0], tmp_path)
+    assert "python" not in _run("ldd", *(tmp_path / NATIVE).iterdir(), cwd=tmp_path).replace(
+        str(tmp_path), ""
+    )
+
+
+@pytest.fixture
+def unpacked(tmp_path: Path) -> Path:
+    """The sources as they are given to others, with a compiled part of other ones."""
+    _run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path, cwd=ROOT)
+    (packed,) = tmp_path.glob("callfold-*.tar.gz")
+    with tarfile.open(packed) as archive:
+        archive.extractall(tmp_path, filter="data")
+    folder = Path(str(packed).removesuffix(".tar.gz"))
+    (folder / NATIVE / "_native.abi3.so").write_bytes(b"of yesterday")
+    return folder
+
+
+def _build(sources: Path, path: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    line = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", sources / "made")
+    return _done(*line, cwd=sources, PATH=str(path), **{REQUIRED: "0"} | environment)
+
+
+def test_the_sources_of_the_compiled_part_are_given_to_others(unpacked: Path) -> None:
+    theirs = {path.relative_to(unpacked).as_posix() for path in (unpacked / NATIVE).rglob("*")}
+    crate = list((ROOT / NATIVE / "src").rglob("*.rs"))
+    crate += [ROOT / NATIVE / name for name in ("Cargo.toml", "Cargo.lock", "build.py", ".cargo/config.toml")]
+    assert {path.relative_to(ROOT).as_posix() for path in crate} <= theirs
+    assert not any("/target" in name for name in theirs)
+
+
+def _failing_cargo(folder: Path) -> None:
+    (folder / "cargo").write_text("#!/bin/sh\necho 'error: linker `cc` not found' >&2\nexit 101\n")
+    (folder / "cargo").chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "reason"),
+    [(lambda _: None, "there is no cargo on the PATH"), (_failing_cargo, "error: linker `cc` not found")],
+    ids=["no cargo", "a cargo that fails"],
+)
+def test_without_a_compiler_python_does_it_all(
+    prepare: Callable[[Path], None], reason: str, unpacked: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "path"
+    path.mkdir()
+    prepare(path)
+    refused = _build(unpacked, path, **{REQUIRED: "1"})
+    assert refused.returncode != 0
+    assert reason in refused.stderr
+    done = _build(unpacked, path)
+    assert done.returncode == 0, done.stderr
+    (said,) = (line for line in done.stderr.splitlines() if "compiled part" in line)
+    assert reason in said
+    assert "half the speed" in said
+    (pure,) = (unpacked / "made").glob("*.whl")
+    assert pure.name.endswith("-py3-none-any.whl")
+    assert _compiled_in(pure) == []
+    assert not (unpacked / NATIVE / "_native.abi3.so").exists()
+    _assert_it_works_from(pure, tmp_path / "alone")
+
+
+def _assert_it_works_from(wheel: Path, folder: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(folder)
+    where = "import pipeline.native, pipeline; print(pipeline.__file__)"
+    assert Path(_run(sys.executable, "-c", where, cwd=folder).strip()).is_relative_to(folder)
+    program = "import sys; from pipeline.cli import main; sys.exit(main())"
+    _assert_it_folds_and_answers(sys.executable, "-c", program, cwd=folder)
 
 
 def _declared() -> dict[str, str]:
@@ -121,7 +220,8 @@ def test_every_package_that_is_imported_is_declared() -> None:
     declared = {Requirement(entry).name.lower() for entry in entries}
     distributions = packages_distributions()
     imported = set()
-    for path in (ROOT / "pipeline").rglob("*.py"):
+    # The build hook is no part of what is installed, and is run by what builds it.
+    for path in set((ROOT / "pipeline").rglob("*.py")) - {ROOT / NATIVE / "build.py"}:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.split(".")[0] for alias in node.names}

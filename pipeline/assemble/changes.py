@@ -59,6 +59,14 @@ class Changes(NamedTuple):
     def __bool__(self) -> bool:
         return bool(self.events or self.records or self.retracted)
 
+    def counts(self) -> tuple[int, int, int]:
+        """How many events, records and retracted records there are."""
+        return len(self.events), len(self.records), len(self.retracted)
+
+    def repeats(self) -> int:
+        """How many records are to be told again."""
+        return len(self.repeated)
+
 
 def is_change(record: CallRecord, before: CallRecord | None) -> bool:
     """Whether the record says something new; then its revision is made to say so as well."""

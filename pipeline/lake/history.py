@@ -99,7 +99,11 @@ class LakeHistory:
 
     def note(self, stream_keys: Iterable[str]) -> None:
         """Streams that have just been written."""
-        self._recent.update(map(key_hash, stream_keys))
+        self.note_hashes(map(key_hash, stream_keys))
+
+    def note_hashes(self, hashes: Iterable[int]) -> None:
+        """The same by the `key_hash` of the streams."""
+        self._recent.update(hashes)
         if len(self._recent) >= RECENT_STREAMS:
             recent = np.fromiter(self._recent, np.uint64, len(self._recent))
             every = np.union1d(np.frombuffer(self._index, np.uint64), recent)

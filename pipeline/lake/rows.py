@@ -109,6 +109,31 @@ def events_table(placed: Sequence[tuple[CallEvent, str | None]], published_us: i
     return _in_parts(placed, schemas.CALL_EVENTS, columns_of)
 
 
+def table_of_buffers(
+    schema: pa.Schema, rows: int, columns: Iterable[tuple[int, Sequence[bytes | None]]]
+) -> pa.Table:
+    """The table of columns that are in Arrow's layouts already: of each the number of NULLs, and its buffers.
+
+    `pipeline/native` makes them. Nothing is copied, and nothing is checked.
+    """
+    arrays = [
+        _array_of_buffers(
+            field.type, rows, nulls, [None if part is None else pa.py_buffer(part) for part in parts]
+        )
+        for field, (nulls, parts) in zip(schema, columns, strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _array_of_buffers(kind: pa.DataType, rows: int, nulls: int, parts: list[Any]) -> pa.Array:
+    if not pa.types.is_list(kind):
+        return pa.Array.from_buffers(kind, rows, parts, nulls)
+    # The lists' own buffers, then those of the texts in them, which end where a number of four bytes says.
+    text_ends = parts[2]
+    texts = pa.Array.from_buffers(kind.value_type, text_ends.size // 4 - 1, [None, *parts[2:]], 0)
+    return pa.Array.from_buffers(kind, rows, parts[:2], nulls, children=[texts])
+
+
 def _json(value: Any) -> str:
     return msgspec.json.encode(value, order="sorted").decode()
 

@@ -7,9 +7,18 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
+from pipeline import native
 from pipeline.lake.files import Lake
 from pipeline.lake.forgotten import Forgotten
-from pipeline.lake.rows import StoredRejection, calls_table, events_table, quarantine_table, webhooks_table
+from pipeline.lake.rows import (
+    StoredRejection,
+    calls_table,
+    events_table,
+    quarantine_table,
+    table_of_buffers,
+    webhooks_table,
+)
+from pipeline.lake.schemas import CALL_EVENTS, CALLS
 from pipeline.model import CallEvent, CallRecord, Webhook
 
 
@@ -41,6 +50,22 @@ class LakeSink:
             records, retracted = self._forgotten.records(records), self._forgotten.records(retracted)
         if records or retracted:
             self._write("calls", calls_table(records, retracted, published_us), published_us, check)
+
+    def write_changes(
+        self, changes: native.Changes, published_us: int, check: Callable[[], None] = lambda: None
+    ) -> None:
+        """The same of changes whose columns are made without any rows; unless something in them was forgotten."""
+        events, *records = changes.counts()
+        if events and self._forgotten.hashes():
+            self.write_calls(changes.events, [], [], published_us, check)
+        elif events:
+            table = table_of_buffers(CALL_EVENTS, events, changes.event_columns(published_us))
+            self._write("call_events", table, published_us, check)
+        if sum(records) and self._forgotten.hashes():
+            self.write_calls([], changes.records, changes.retracted, published_us, check)
+        elif sum(records):
+            table = table_of_buffers(CALLS, sum(records), changes.record_columns(published_us))
+            self._write("calls", table, published_us, check)
 
     def write_webhooks(self, webhooks: Sequence[tuple[str, Webhook]], published_us: int) -> None:
         """Archives webhooks, redacted already."""

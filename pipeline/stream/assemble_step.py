@@ -18,13 +18,14 @@ from dataclasses import dataclass
 
 import msgspec
 
-from pipeline.assemble.assembler import Assembler, Changes
+from pipeline import native
+from pipeline.durable import AnyAssembler, AnyChanges, write_changes
 from pipeline.lake import LakeHistory, LakeSink
 from pipeline.lake.rows import StoredRejection
 from pipeline.model import CallEvent, Rejection, Remembered, Webhook
 from pipeline.normalise import StoredWebhook
 from pipeline.stream.handler import RecordBatch
-from pipeline.stream.messages import event_from, record_message, time_zero_us
+from pipeline.stream.messages import event_from, messages_after_files, messages_before_files, time_zero_us
 from pipeline.stream.metrics import WorkerMetrics
 from pipeline.stream.producer import Backlog, BulkProducer, Message
 from pipeline.stream.tenure import Claim
@@ -45,7 +46,7 @@ Shard = tuple[str, int]
 class _Unwritten:
     """What a flush set out to make durable; kept until it is."""
 
-    changes: Changes
+    changes: AnyChanges
     acks: list[Callable[[], None]]
     rejected: list[StoredRejection]
     is_produced: bool = False
@@ -53,25 +54,7 @@ class _Unwritten:
 
     @property
     def has_anything(self) -> bool:
-        return bool(self.acks or self.rejected or self.changes or self.changes.repeated)
-
-    def messages_before_files(self) -> list[Message]:
-        """Records of calls that are sure to be calls."""
-        records = (record for _, record in self.changes.records)
-        return [(r.call_key, record_message(r)) for r in records if r.call_key not in self.changes.uncertain]
-
-    def messages_after_files(self) -> list[Message]:
-        """The others, the tombstones, and what is to be told again."""
-        changes = self.changes
-        records = (record for _, record in changes.records)
-        told: list[Message] = [
-            (r.call_key, record_message(r)) for r in records if r.call_key in changes.uncertain
-        ]
-        told += [(record.call_key, None) for _, record in changes.retracted]
-        told += [
-            (call, None if record is None else record_message(record)) for call, record in changes.repeated
-        ]
-        return told
+        return bool(self.acks or self.rejected or self.changes or self.changes.repeats())
 
 
 class AssembleStep:
@@ -83,7 +66,7 @@ class AssembleStep:
 
     def __init__(
         self,
-        assembler: Assembler,
+        assembler: AnyAssembler,
         history: LakeHistory,
         producer: BulkProducer,
         sink: LakeSink,
@@ -137,7 +120,16 @@ class AssembleStep:
         for record in batch.records:
             try:
                 event = event_from(record.value)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                if native.IS_COMPILED:
+                    # As it will be added: numbers too large for the lake are seen here, and not at the flush.
+                    native.Events.of([event])
+            except (
+                msgspec.DecodeError,
+                UnicodeDecodeError,
+                RecursionError,
+                OverflowError,
+                ValueError,
+            ) as error:
                 rejected.append(self._foreign(record.value or b"", record.timestamp, error))
                 continue
             if home_partition(event.stream_key.encode(), self._partitions) == batch.partition:
@@ -153,18 +145,23 @@ class AssembleStep:
             self._rejected += rejected
             self._acks.append(lambda: self._acknowledge(batch))
 
-    async def add(self, number: int, provider: str, events: list[CallEvent], ack: Callable[[], None]) -> None:
+    async def add(
+        self, number: int, provider: str, events: list[CallEvent] | native.Events, ack: Callable[[], None]
+    ) -> None:
         """Adds one provider's events that are at home in this partition; `ack` is called once they are durable."""
         async with self._turn:
             self._add(number, provider, events)
             self._acks.append(ack)
 
-    def _add(self, number: int, provider: str, events: list[CallEvent]) -> None:
+    def _add(self, number: int, provider: str, events: list[CallEvent] | native.Events) -> None:
         shard = (provider, number)
-        self._assembler.add(shard, events)
-        newest_us = max(event.received_us for event in events)
-        self._newest_us[shard] = max(newest_us, self._newest_us.get(shard, 0))
+        newest_us = (
+            events.newest_us if isinstance(events, native.Events) else max(e.received_us for e in events)
+        )
+        self._newest_us[shard] = max(newest_us or 0, self._newest_us.get(shard, 0))
         self._waiting += len(events)
+        # The compiled assembler takes its events away.
+        self._assembler.add(shard, events)  # type: ignore[arg-type]
 
     def _acknowledge(self, batch: RecordBatch) -> None:
         batch.ack()
@@ -206,14 +203,14 @@ class AssembleStep:
 
     async def _make_durable(self, unwritten: _Unwritten, claim: Claim) -> None:
         if not unwritten.is_produced:
-            await self._produce(unwritten.messages_before_files())
+            await self._produce(messages_before_files(unwritten.changes))
             unwritten.is_produced = True
         if not unwritten.is_written:
             await asyncio.to_thread(self._write, unwritten, claim)
             unwritten.is_written = True
-        await self._produce(unwritten.messages_after_files(), claim)
-        changes = unwritten.changes
-        self._metrics.records.inc(len(changes.records))
+        await self._produce(messages_after_files(unwritten.changes), claim)
+        _, records, _ = unwritten.changes.counts()
+        self._metrics.records.inc(records)
         self._metrics.streams.set(len(self._assembler))
         for acknowledge in unwritten.acks:
             acknowledge()
@@ -224,11 +221,9 @@ class AssembleStep:
             await self._producer.send(call_records_topic(self._prefix), messages)
 
     def _write(self, unwritten: _Unwritten, claim: Claim) -> None:
-        changes, now_us = unwritten.changes, self._publishing_us()
-        self._sink.write_calls(changes.events, changes.records, changes.retracted, now_us, claim)
+        now_us = self._publishing_us()
+        write_changes(self._sink, self._history, unwritten.changes, now_us, claim)
         self._sink.write_quarantine(unwritten.rejected, now_us)
-        self._history.note(key for key, _ in changes.records)
-        self._history.note(placed.event.stream_key for placed in changes.events if placed.call_key is None)
 
     def _publishing_us(self) -> int:
         # Of two rows that say different things at one revision the later one counts, so that time never goes

@@ -7,9 +7,12 @@ from functools import lru_cache
 import msgspec
 from msgspec.structs import astuple
 
+from pipeline import native
+from pipeline.durable import AnyChanges
 from pipeline.lake.rows import RECORD_FIELDS, StoredRejection, column_of
 from pipeline.model import CallEvent, CallRecord, Webhook
 from pipeline.providers import read_instant
+from pipeline.stream.producer import Message
 from pipeline.stream.records import Record
 
 HTTP_HEADER = "http."
@@ -127,6 +130,27 @@ def record_message(record: CallRecord) -> bytes:
             values[place] = _iso(us)
     values[_DATE] = _date(values[_DATE])
     return _ENCODER.encode(_RecordMessage(*values))
+
+
+def messages_before_files(changes: AnyChanges) -> list[Message]:
+    """Records of calls that are sure to be calls, by call key."""
+    if isinstance(changes, native.Changes):
+        return changes.messages_before_files()
+    records = (record for _, record in changes.records)
+    return [(r.call_key, record_message(r)) for r in records if r.call_key not in changes.uncertain]
+
+
+def messages_after_files(changes: AnyChanges) -> list[Message]:
+    """The others, the tombstones, and what is to be told again."""
+    if isinstance(changes, native.Changes):
+        return changes.messages_after_files()
+    records = (record for _, record in changes.records)
+    told: list[Message] = [
+        (r.call_key, record_message(r)) for r in records if r.call_key in changes.uncertain
+    ]
+    told += [(record.call_key, None) for _, record in changes.retracted]
+    told += [(call, None if record is None else record_message(record)) for call, record in changes.repeated]
+    return told
 
 
 def quarantine_message(stored: StoredRejection) -> bytes:

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from pipeline.backfill import assembler_of
+from pipeline.durable import assembler_of
 from pipeline.errors import DestinationUnavailable
 from pipeline.garbage import rarely_searched
 from pipeline.lake import Lake, LakeHistory, LakeSink

@@ -1,0 +1,36 @@
+//! The hot path of Callfold, compiled: what `pipeline/providers`, `pipeline/assemble` and `pipeline/lake/rows.py` say
+//! in Python, for ordinary webhooks. Python's is what is meant; tests hold the two to be the same.
+
+mod assembler;
+mod changes;
+mod columns;
+mod cut;
+mod decode;
+mod events;
+mod facts;
+mod fold;
+mod lines;
+mod messages;
+mod model;
+mod probes;
+mod reader;
+mod redial;
+mod settle;
+mod stream;
+mod timetable;
+mod told;
+mod trim;
+mod word;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<assembler::Assembler>()?;
+    module.add_class::<changes::Changes>()?;
+    module.add_class::<events::Events>()?;
+    module.add_class::<reader::Reader>()?;
+    module.add_class::<lines::LineReader>()?;
+    module.add_class::<lines::Taken>()?;
+    probes::add_to(module)
+}

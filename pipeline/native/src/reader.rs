@@ -1,0 +1,224 @@
+//! Records of `webhooks.<provider>` as events: what `stream/messages.WebhookReader` and `normalise.Normaliser.events`
+//! do together, for ordinary webhooks whose numbers are kept.
+
+use std::cell::Cell;
+
+use ahash::AHashMap;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+
+use crate::decode::{Decoder, Plain, Sure, Webhook, decoder, text_instant};
+use crate::events::Events;
+use crate::model::{Event, Text, Value};
+
+/// `messages.HTTP_HEADER`.
+const HTTP_HEADER: &str = "http.";
+/// The collector's own form of an instant: `YYYY-MM-DDTHH:MM:SS.ffffffZ`.
+const RECEIVED_AT_BYTES: usize = 27;
+/// Reasons are words of a list. Senders that make up new ones may not fill the memory with them.
+const MOST_REASONS: usize = 1024;
+const LONGEST_REASON: usize = 64;
+
+/// Reads the webhooks of one provider. What it is not made for it leaves to Python: it says where that stands.
+#[pyclass(module = "pipeline.native._native")]
+pub struct Reader {
+    provider: String,
+    pub decoder: Option<Decoder>,
+    /// `without_credentials`, told which are our own.
+    clean: Py<PyAny>,
+    cleaned_reasons: AHashMap<Text, Text>,
+}
+
+#[pymethods]
+impl Reader {
+    /// Of a provider without a decoder everything is left.
+    #[new]
+    pub fn new(provider: &str, clean: Py<PyAny>) -> Reader {
+        Reader {
+            provider: provider.to_owned(),
+            decoder: decoder(provider),
+            clean,
+            cleaned_reasons: AHashMap::new(),
+        }
+    }
+
+    /// The events of Kafka's records, and the places of the records that are left.
+    fn read(&mut self, records: &Bound<'_, PyList>) -> PyResult<(Events, Vec<usize>)> {
+        self.read_each(records, |_, decoder, record| of_record(decoder, record))
+    }
+
+    /// The same of `Webhook`s.
+    fn read_webhooks(&mut self, webhooks: &Bound<'_, PyList>) -> PyResult<(Events, Vec<usize>)> {
+        self.read_each(webhooks, of_webhook)
+    }
+}
+
+impl Reader {
+    fn read_each<'py>(
+        &mut self,
+        items: &Bound<'py, PyList>,
+        of_item: impl Fn(&str, Decoder, &Bound<'py, PyAny>) -> Sure<Option<Event>>,
+    ) -> PyResult<(Events, Vec<usize>)> {
+        let Some(decoder) = self.decoder else {
+            return Ok((Events::default(), (0..items.len()).collect()));
+        };
+        let mut found = Events { events: Vec::with_capacity(items.len()), others: 0 };
+        let mut left = Vec::new();
+        for (place, item) in items.iter().enumerate() {
+            match of_item(&self.provider, decoder, &item) {
+                Ok(Some(mut event)) => {
+                    self.without_credentials(items.py(), &mut event)?;
+                    found.events.push(event);
+                }
+                Ok(None) => found.others += 1,
+                Err(Plain) => left.push(place),
+            }
+        }
+        Ok((found, left))
+    }
+
+    /// `Normaliser._told`: a text of the sender's is what credentials may hide in.
+    pub fn without_credentials(&mut self, py: Python<'_>, event: &mut Event) -> PyResult<()> {
+        if let Some(url) = &event.recording_url {
+            event.recording_url = Some(self.cleaned(py, url)?);
+        }
+        if let Some(reason) = &event.failure_reason {
+            event.failure_reason = Some(self.cleaned_reason(py, reason)?);
+        }
+        for error in &mut event.errors {
+            *error = self.cleaned(py, error)?;
+        }
+        Ok(())
+    }
+
+    fn cleaned_reason(&mut self, py: Python<'_>, reason: &Text) -> PyResult<Text> {
+        if let Some(cleaned) = self.cleaned_reasons.get(reason) {
+            return Ok(cleaned.clone());
+        }
+        let cleaned = self.cleaned(py, reason)?;
+        if reason.len() <= LONGEST_REASON {
+            if self.cleaned_reasons.len() >= MOST_REASONS {
+                self.cleaned_reasons.clear();
+            }
+            self.cleaned_reasons.insert(reason.clone(), cleaned.clone());
+        }
+        Ok(cleaned)
+    }
+
+    fn cleaned(&self, py: Python<'_>, text: &Text) -> PyResult<Text> {
+        Text::read(&self.clean.bind(py).call1((text.as_str(),))?)
+    }
+}
+
+/// `WebhookReader.webhook` and the event of what it gives. The query decides nothing of what is ordinary.
+fn of_record(decoder: Decoder, record: &Bound<'_, PyAny>) -> Sure<Option<Event>> {
+    let py = record.py();
+    let value = attribute(record, intern!(py, "value"))?;
+    let headers = attribute(record, intern!(py, "headers"))?;
+    let received_us = received_us(&headers)?;
+    decoded(decoder, received_us, body_of(&value)?, |asked| header_of_record(&headers, asked))
+}
+
+/// The event of a `Webhook` of the provider.
+fn of_webhook(provider: &str, decoder: Decoder, webhook: &Bound<'_, PyAny>) -> Sure<Option<Event>> {
+    let py = webhook.py();
+    let found = attribute(webhook, intern!(py, "provider"))?;
+    if text_of(&found)? != provider {
+        return Err(Plain);
+    }
+    let received_us = attribute(webhook, intern!(py, "received_us"))?.extract().map_err(|_| Plain)?;
+    let body = attribute(webhook, intern!(py, "body"))?;
+    decoded(decoder, received_us, body_of(&body)?, |asked| {
+        let headers = attribute(webhook, intern!(py, "headers"))?;
+        let found = headers.cast::<PyDict>().map_err(|_| Plain)?.get_item(asked).map_err(|_| Plain)?;
+        found.map(|found| text_of(&found).map(str::to_owned)).transpose()
+    })
+}
+
+/// The event of a body; `header` looks a request header up, if it is asked for one.
+pub fn decoded(
+    decoder: Decoder,
+    received_us: i64,
+    body: &str,
+    header: impl Fn(&str) -> Sure<Option<String>>,
+) -> Sure<Option<Event>> {
+    let is_understood = Cell::new(true);
+    let header = |asked: &str| {
+        header(asked).unwrap_or_else(|Plain| {
+            is_understood.set(false);
+            None
+        })
+    };
+    let found = decoder(&Webhook { received_us, body, header: &header })?;
+    if is_understood.get() { Ok(found) } else { Err(Plain) }
+}
+
+fn body_of<'a>(found: &'a Bound<'_, PyAny>) -> Sure<&'a str> {
+    let body = found.cast::<PyBytes>().map_err(|_| Plain)?.as_bytes();
+    std::str::from_utf8(body).map_err(|_| Plain)
+}
+
+/// When the collector took it; `Plain` if somebody else put it there.
+fn received_us(headers: &Bound<'_, PyAny>) -> Sure<i64> {
+    let mut received_us = None;
+    each_header(headers, |name, raw| {
+        if name == "received-at" {
+            let told = raw.cast::<PyBytes>().map_err(|_| Plain)?.as_bytes();
+            let told = std::str::from_utf8(told).map_err(|_| Plain)?;
+            received_us = if told.len() == RECEIVED_AT_BYTES { text_instant(told)? } else { None };
+        }
+        Ok(())
+    })?;
+    received_us.ok_or(Plain)
+}
+
+/// The last one of the name, as in the dictionary that `WebhookReader` makes of them. Nobody asks for one of ours.
+fn header_of_record(headers: &Bound<'_, PyAny>, asked: &str) -> Sure<Option<String>> {
+    let mut found = None;
+    each_header(headers, |name, raw| {
+        if is_named(name.strip_prefix(HTTP_HEADER).unwrap_or(name), asked) {
+            found = Some(if raw.is_none() {
+                String::new()
+            } else {
+                let told = raw.cast::<PyBytes>().map_err(|_| Plain)?.as_bytes();
+                String::from_utf8(told.to_vec()).map_err(|_| Plain)?
+            });
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Whether a name is the one asked for, in lower case.
+fn is_named(name: &str, asked: &str) -> bool {
+    if name.is_ascii() { name.eq_ignore_ascii_case(asked) } else { name.to_lowercase() == asked }
+}
+
+fn each_header<'py>(
+    headers: &Bound<'py, PyAny>,
+    mut see: impl FnMut(&str, &Bound<'py, PyAny>) -> Sure<()>,
+) -> Sure<()> {
+    let mut see_pair = |pair: Bound<'py, PyAny>| {
+        let pair = pair.cast::<PyTuple>().map_err(|_| Plain)?;
+        if pair.len() != 2 {
+            return Err(Plain);
+        }
+        let name = pair.get_borrowed_item(0).map_err(|_| Plain)?;
+        see(text_of(&name)?, &*pair.get_borrowed_item(1).map_err(|_| Plain)?)
+    };
+    if let Ok(list) = headers.cast::<PyList>() {
+        list.iter().try_for_each(&mut see_pair)
+    } else {
+        headers.cast::<PyTuple>().map_err(|_| Plain)?.iter().try_for_each(&mut see_pair)
+    }
+}
+
+/// What Python cannot tell us either is Python's to complain of.
+fn attribute<'py>(found: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> Sure<Bound<'py, PyAny>> {
+    found.getattr(name).map_err(|_| Plain)
+}
+
+fn text_of<'a>(found: &'a Bound<'_, PyAny>) -> Sure<&'a str> {
+    found.cast::<PyString>().map_err(|_| Plain)?.to_str().map_err(|_| Plain)
+}
