@@ -1,5 +1,7 @@
 //! The open calls of a worker: `pipeline/assemble/assembler.py: Assembler`, with the same interface.
 
+use std::sync::Arc;
+
 use ahash::{AHashMap, AHashSet};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -88,7 +90,7 @@ impl Assembler {
             return Ok(());
         }
         for event in events.try_iter()? {
-            let event = Event::from_python(&event?)?;
+            let event = Arc::new(Event::from_python(&event?)?);
             self.take(py, partition_number, event)?;
         }
         Ok(())
@@ -229,7 +231,7 @@ impl Assembler {
         Ok(past)
     }
 
-    fn take(&mut self, py: Python<'_>, partition: usize, event: Event) -> PyResult<()> {
+    fn take(&mut self, py: Python<'_>, partition: usize, event: Arc<Event>) -> PyResult<()> {
         let number = match self.numbers.get(&event.stream_key) {
             Some(number) => {
                 let number = *number;

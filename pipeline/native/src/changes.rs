@@ -162,7 +162,10 @@ pub fn remembered(found: &Bound<'_, PyAny>) -> PyResult<crate::stream::Remembere
         found.try_iter()?.map(|record| Record::from_python(&record?)).collect()
     };
     Ok(crate::stream::Remembered {
-        events: events.try_iter()?.map(|event| Event::from_python(&event?)).collect::<PyResult<_>>()?,
+        events: events
+            .try_iter()?
+            .map(|event| Event::from_python(&event?).map(Arc::new))
+            .collect::<PyResult<_>>()?,
         records: records_of(&records)?,
         retracted: records_of(&retracted)?,
     })

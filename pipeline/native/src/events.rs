@@ -1,5 +1,7 @@
 //! Events on their way from the reader to the fold, without Python's objects of them.
 
+use std::sync::Arc;
+
 use pyo3::exceptions::PyZeroDivisionError;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -10,7 +12,7 @@ use crate::model::Event;
 #[pyclass(module = "pipeline.native._native")]
 #[derive(Default)]
 pub struct Events {
-    pub events: Vec<Event>,
+    pub events: Vec<Arc<Event>>,
     /// Webhooks about no call.
     pub others: usize,
 }
@@ -46,7 +48,8 @@ impl Events {
     /// From Python's; what no event can be is an error of the conversion.
     #[staticmethod]
     fn of(events: &Bound<'_, PyList>) -> PyResult<Events> {
-        let events = events.iter().map(|event| Event::from_python(&event)).collect::<PyResult<_>>()?;
+        let events =
+            events.iter().map(|event| Event::from_python(&event).map(Arc::new)).collect::<PyResult<_>>()?;
         Ok(Events { events, others: 0 })
     }
 
@@ -79,13 +82,13 @@ impl Events {
             return Err(PyZeroDivisionError::new_err("there is no part"));
         }
         let is_stray =
-            |event: &mut Event| crc32fast::hash(told_by(&event.stream_key).as_bytes()) % parts != number;
-        let strays: Vec<Event> = self.events.extract_if(.., is_stray).collect();
+            |event: &mut Arc<Event>| crc32fast::hash(told_by(&event.stream_key).as_bytes()) % parts != number;
+        let strays: Vec<Arc<Event>> = self.events.extract_if(.., is_stray).collect();
         listed(py, &strays)
     }
 }
 
-fn listed<'py>(py: Python<'py>, events: &[Event]) -> PyResult<Bound<'py, PyList>> {
+fn listed<'py>(py: Python<'py>, events: &[Arc<Event>]) -> PyResult<Bound<'py, PyList>> {
     let found = PyList::empty(py);
     for event in events {
         found.append(event.to_python(py)?)?;

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use ahash::AHashMap;
 use pyo3::prelude::*;
@@ -79,7 +80,7 @@ impl LineReader {
 }
 
 impl LineReader {
-    fn event<'a>(&self, line: &'a [u8]) -> Sure<(Cow<'a, str>, i64, Option<Event>)> {
+    fn event<'a>(&self, line: &'a [u8]) -> Sure<(Cow<'a, str>, i64, Option<Arc<Event>>)> {
         let line: Line<'a> = shaped(std::str::from_utf8(line).map_err(|_| Plain)?)?;
         let decoder = self.readers.get(&*line.provider).and_then(|reader| reader.decoder).ok_or(Plain)?;
         let received_us = text_instant(&line.received_at)?.ok_or(Plain)?;

@@ -2,6 +2,7 @@
 //! do together, for ordinary webhooks whose numbers are kept.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use ahash::AHashMap;
 use pyo3::intern;
@@ -58,7 +59,7 @@ impl Reader {
     fn read_each<'py>(
         &mut self,
         items: &Bound<'py, PyList>,
-        of_item: impl Fn(&str, Decoder, &Bound<'py, PyAny>) -> Sure<Option<Event>>,
+        of_item: impl Fn(&str, Decoder, &Bound<'py, PyAny>) -> Sure<Option<Arc<Event>>>,
     ) -> PyResult<(Events, Vec<usize>)> {
         let Some(decoder) = self.decoder else {
             return Ok((Events::default(), (0..items.len()).collect()));
@@ -79,7 +80,11 @@ impl Reader {
     }
 
     /// `Normaliser._told`: a text of the sender's is what credentials may hide in.
-    pub fn without_credentials(&mut self, py: Python<'_>, event: &mut Event) -> PyResult<()> {
+    pub fn without_credentials(&mut self, py: Python<'_>, event: &mut Arc<Event>) -> PyResult<()> {
+        if event.recording_url.is_none() && event.failure_reason.is_none() && event.errors.is_empty() {
+            return Ok(());
+        }
+        let event = Arc::make_mut(event);
         if let Some(url) = &event.recording_url {
             event.recording_url = Some(self.cleaned(py, url)?);
         }
@@ -112,7 +117,7 @@ impl Reader {
 }
 
 /// `WebhookReader.webhook` and the event of what it gives. The query decides nothing of what is ordinary.
-fn of_record(decoder: Decoder, record: &Bound<'_, PyAny>) -> Sure<Option<Event>> {
+fn of_record(decoder: Decoder, record: &Bound<'_, PyAny>) -> Sure<Option<Arc<Event>>> {
     let py = record.py();
     let value = attribute(record, intern!(py, "value"))?;
     let headers = attribute(record, intern!(py, "headers"))?;
@@ -121,7 +126,7 @@ fn of_record(decoder: Decoder, record: &Bound<'_, PyAny>) -> Sure<Option<Event>>
 }
 
 /// The event of a `Webhook` of the provider.
-fn of_webhook(provider: &str, decoder: Decoder, webhook: &Bound<'_, PyAny>) -> Sure<Option<Event>> {
+fn of_webhook(provider: &str, decoder: Decoder, webhook: &Bound<'_, PyAny>) -> Sure<Option<Arc<Event>>> {
     let py = webhook.py();
     let found = attribute(webhook, intern!(py, "provider"))?;
     if text_of(&found)? != provider {
@@ -142,7 +147,7 @@ pub fn decoded(
     received_us: i64,
     body: &str,
     header: impl Fn(&str) -> Sure<Option<String>>,
-) -> Sure<Option<Event>> {
+) -> Sure<Option<Arc<Event>>> {
     let is_understood = Cell::new(true);
     let header = |asked: &str| {
         header(asked).unwrap_or_else(|Plain| {

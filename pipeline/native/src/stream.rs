@@ -17,7 +17,7 @@ pub type Folded = (Record, Vec<Arc<Event>>);
 
 /// What was made durable of a stream before (`pipeline/model/remembered.py`).
 pub struct Remembered {
-    pub events: Vec<Event>,
+    pub events: Vec<Arc<Event>>,
     pub records: Vec<Record>,
     pub retracted: Vec<Record>,
 }
@@ -114,19 +114,18 @@ impl Stream {
     }
 
     /// Adds an event; whether it was news.
-    pub fn take(&mut self, mut event: Event) -> bool {
+    pub fn take(&mut self, mut event: Arc<Event>) -> bool {
         let place = self.place_of(&event.event_id);
         if let Some(known) = place.map(|place| &self.slots[place])
             && known.event.received_us <= event.received_us
         {
             if self.is_agent && !known.is_fresh {
-                self.taken_again.insert(event.event_id);
+                self.taken_again.insert(event.event_id.clone());
             }
             return false;
         }
-        self.share_texts(&mut event);
+        self.share_texts(Arc::make_mut(&mut event));
         self.last_us = self.last_us.max(event.received_us);
-        let event = Arc::new(event);
         match place {
             Some(place) => {
                 self.slots[place].event = event;
@@ -175,7 +174,7 @@ impl Stream {
 
     /// Takes up what is durable of the stream.
     pub fn merge(&mut self, past: Remembered) {
-        let events: Vec<Arc<Event>> = past.events.into_iter().map(Arc::new).collect();
+        let events = past.events;
         for event in &events {
             self.last_us = self.last_us.max(event.received_us);
             let Some(place) = self.place_of(&event.event_id) else {

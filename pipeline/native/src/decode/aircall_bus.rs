@@ -1,5 +1,7 @@
 //! Aircall Bus: the exact way of `pipeline/providers/aircall_bus.py`, for events in the relay's envelope.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use smol_str::format_smolstr;
@@ -88,7 +90,7 @@ fn step(status: &str, is_transfer: bool) -> Option<Step> {
 }
 
 /// `aircall_bus.events`.
-pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Event>> {
+pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Arc<Event>>> {
     if webhook.body.len() > LONGEST_TEXT || !webhook.body.is_ascii() {
         return Err(Plain);
     }
@@ -116,7 +118,7 @@ pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Event>> {
     event.session_id = Some(session_id);
     event.seq = Some(seq);
     add_payload(&mut event, &payload)?;
-    Ok(Some(event))
+    Ok(Some(Arc::new(event)))
 }
 
 /// What `text` makes of it.

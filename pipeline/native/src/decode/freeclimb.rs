@@ -1,5 +1,7 @@
 //! FreeClimb: the exact way of `pipeline/providers/freeclimb.py`.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
 use super::shape::{Identity, Object, Told};
@@ -92,7 +94,7 @@ const OTHER_REQUESTS: [&str; 21] = [
 ];
 
 /// `freeclimb.events`.
-pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Event>> {
+pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Arc<Event>>> {
     let Object(body) = shaped::<Object<Body<'_>>>(webhook.body)?;
     let call_id = body.call_id.text()?.ok_or(Plain)?;
     let (kind, status, reason) =
@@ -139,7 +141,7 @@ pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Event>> {
         add_end(&mut event, ends_as, status.clone(), reason, duration)?;
     }
     event.raw_status = status;
-    Ok(Some(event))
+    Ok(Some(Arc::new(event)))
 }
 
 /// `_add_end`.

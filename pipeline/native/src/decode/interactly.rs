@@ -1,5 +1,7 @@
 //! Interactly: `providers/interactly.py`.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
 use super::shape::{Identity, IsTold, Object, Told};
@@ -99,7 +101,7 @@ struct Known<'a> {
 }
 
 /// The event of a webhook.
-pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Event>> {
+pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Arc<Event>>> {
     let Object(body) = shaped::<Object<Body>>(webhook.body)?;
     let Object(message) = body.message.as_ref().ok_or(Plain)?;
     let Object(call) = message.call.as_ref().ok_or(Plain)?;
@@ -139,7 +141,7 @@ pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Event>> {
     }
     add_parties(&mut event, call)?;
     add_state(&mut event, &known);
-    Ok(Some(event))
+    Ok(Some(Arc::new(event)))
 }
 
 fn known<'a>(message: &Message<'_>, call: &'a Call<'_>) -> Sure<Known<'a>> {

@@ -3,6 +3,8 @@
 //! A decoder gives exactly what the provider's Python module gives, or `Plain`: then that module is asked. So what is
 //! rare, odd, broken or hostile is understood in one place, and none of it here.
 
+use std::sync::Arc;
+
 mod aircall_bus;
 mod freeclimb;
 mod interactly;
@@ -35,7 +37,7 @@ pub struct Webhook<'a> {
 }
 
 /// The event of a webhook; none if the webhook is about no call.
-pub type Decoder = fn(&Webhook<'_>) -> Sure<Option<Event>>;
+pub type Decoder = fn(&Webhook<'_>) -> Sure<Option<Arc<Event>>>;
 
 /// The decoder of a provider; not every provider need have one.
 pub fn decoder(provider: &str) -> Option<Decoder> {

@@ -1,5 +1,7 @@
 //! Recho: `providers/recho.py`. What tells of errors goes the plain way.
 
+use std::sync::Arc;
+
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +50,7 @@ struct Data<'a> {
 }
 
 /// The event of a webhook.
-pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Event>> {
+pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Arc<Event>>> {
     let Object(payload) = shaped::<Object<Payload>>(webhook.body)?;
     let data = &payload.body.0.data.0;
     let call_id = data.call_id.text()?.ok_or(Plain)?;
@@ -73,7 +75,7 @@ pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Event>> {
     }
     event.raw_status = Some(status.unwrap_or(kind));
     event.leg = leg;
-    Ok(Some(event))
+    Ok(Some(Arc::new(event)))
 }
 
 fn optional(found: &Option<Told<'_>>) -> Sure<Option<Text>> {

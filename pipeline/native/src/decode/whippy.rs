@@ -1,5 +1,7 @@
 //! Whippy: `providers/whippy.py`.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
 use super::shape::{Identity, Object, Told};
@@ -49,7 +51,7 @@ struct Attachment<'a> {
 }
 
 /// The event of a `call.*` webhook; any other is no call.
-pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Event>> {
+pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Arc<Event>>> {
     let Object(body) = shaped::<Object<Body>>(webhook.body)?;
     let kind = body.event.read()?.ok_or(Plain)?;
     if !kind.starts_with("call.") {
@@ -98,7 +100,7 @@ pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Event>> {
     }
     event.raw_status = status;
     event.recording_url = recording_url(&data.attachments.unwrap_or_default())?;
-    Ok(Some(event))
+    Ok(Some(Arc::new(event)))
 }
 
 fn direction(found: &str) -> Sure<Option<Word>> {
