@@ -7,11 +7,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, Final, NamedTuple, cast
 
 import msgspec
 import zstandard
 
+from pipeline import native
 from pipeline.model import Rejection, Webhook
 from pipeline.providers import read_instant, read_json
 
@@ -39,6 +40,12 @@ _DECODER = msgspec.json.Decoder(_Line)
 _BUFFERED = 1 << 18
 
 
+LINES_AT_ONCE: Final = 1_000
+BYTES_AT_ONCE: Final = 4 << 20
+"""Lines that the compiled part reads together."""
+_UNREADABLE: Final = (OSError, EOFError, zlib.error, zstandard.ZstdError)
+
+
 def read_archive(
     file: Path, advanced: Callable[[int], None] = lambda _: None
 ) -> Iterator[Webhook | UnreadableLine]:
@@ -53,9 +60,55 @@ def read_archive(
                 if number % 1000 == 0:
                     advanced(position())
             advanced(position())
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+    except _UNREADABLE as error:
         # A cut-off or unreadable file: what could be read of it counts.
         yield UnreadableLine(file, number + 1, getattr(error, "strerror", None) or str(error))
+
+
+def read_archive_quickly(
+    file: Path,
+    reader: native.LineReader,
+    most: Callable[[], int],
+    advanced: Callable[[int], None] = lambda _: None,
+) -> Iterator[native.Taken | Webhook | UnreadableLine]:
+    """The same, with the events of ordinary webhooks in their place, many at a time.
+
+    `most` says how many webhooks are wanted by the time that it is asked again.
+    """
+    number = 0
+    problem: Exception | None = None
+    try:
+        with _opened(file) as (lines, position):
+            while problem is None:
+                chunk, problem = _some(lines, min(most(), LINES_AT_ONCE))
+                if not chunk:
+                    break
+                taken = reader.read(chunk)
+                yield taken
+                for place in taken.left:
+                    if not chunk[place].isspace():
+                        yield _webhook(file, number + place + 1, chunk[place])
+                number += len(chunk)
+                advanced(position())
+    except _UNREADABLE as error:
+        problem = error
+    if problem is not None:
+        yield UnreadableLine(file, number + 1, getattr(problem, "strerror", None) or str(problem))
+
+
+def _some(lines: IO[bytes], most: int) -> tuple[list[bytes], Exception | None]:
+    """Some lines, and what kept from reading on, if something did: what could be read before it counts."""
+    chunk: list[bytes] = []
+    size = 0
+    try:
+        for line in lines:
+            chunk.append(line)
+            size += len(line)
+            if len(chunk) >= most or size >= BYTES_AT_ONCE:
+                break
+    except _UNREADABLE as error:
+        return chunk, error
+    return chunk, None
 
 
 @contextmanager

@@ -9,15 +9,15 @@ as one: each has its share of the calls, and all flush at the same webhooks, at 
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
 from pipeline import native
-from pipeline.archive import UnreadableLine, read_archive
+from pipeline.archive import UnreadableLine, read_archive, read_archive_quickly
 from pipeline.assemble.fold import FOREVER_US
 from pipeline.backfill_route import Share
+from pipeline.backfill_summary import Summary
 from pipeline.durable import AnyChanges, assembler_of, write_changes
 from pipeline.garbage import rarely_searched
 from pipeline.lake import Lake, LakeHistory, LakeSink
@@ -48,41 +48,6 @@ class Progress(Protocol):
         """So many of so many."""
 
 
-@dataclass
-class Summary:
-    """What a run did, told in one line."""
-
-    webhooks: int = 0
-    calls: int = 0
-    events: int = 0
-    records: int = 0
-    retracted: int = 0
-    quarantined: int = 0
-    unreadable: int = 0
-    open_calls: int = 0
-    seconds: float = 0.0
-
-    def add(self, share: "Summary") -> None:
-        """What one of several processes did; webhooks, lines and time are told by the one that reads."""
-        self.events += share.events
-        self.records += share.records
-        self.retracted += share.retracted
-        self.quarantined += share.quarantined
-        self.open_calls += share.open_calls
-
-    def __str__(self) -> str:
-        taken = f"{self.calls:,} calls" if self.calls else f"{self.webhooks:,} webhooks"
-        told = f"{taken}, {self.events:,} events, {self.records:,} call records written"
-        for count, what in (
-            (self.open_calls, "calls still open"),
-            (self.retracted, "calls retracted"),
-            (self.quarantined, "webhooks quarantined"),
-            (self.unreadable, "lines unreadable"),
-        ):
-            told += f", {count:,} {what}" if count else ""
-        return f"{told}, {self.seconds:.1f} s"
-
-
 def backfill(
     settings: Settings,
     files: list[Path],
@@ -95,21 +60,45 @@ def backfill(
 
     With more than one of `processes`, so many fold, and this one reads; what is soon done is done here.
     """
-    total, before = sum(file.stat().st_size for file in files), 0
+    archives = _Archives(files, progress)
+    return run(settings, archives.webhooks, quick=archives.read, close_open=close_open, processes=processes)
 
-    def webhooks(summary: Summary) -> Iterator[Webhook]:
-        nonlocal before
-        for file in files:
-            offset = before
-            for found in read_archive(file, lambda done, offset=offset: progress(offset + done, total)):  # type: ignore[misc]
+
+class _Archives:
+    """Files with webhooks, read one after the other."""
+
+    def __init__(self, files: list[Path], progress: Progress) -> None:
+        self._files = files
+        self._progress = progress
+        self._sizes = [file.stat().st_size for file in files]
+
+    def webhooks(self, summary: Summary) -> Iterator[Webhook]:
+        """All webhooks."""
+        for place, file in enumerate(self._files):
+            for found in read_archive(file, self._advanced(place)):
                 if isinstance(found, Webhook):
                     yield found
                 else:
                     _complain(found, summary)
-            before += file.stat().st_size
-            progress(before, total)
+            self._advanced(place + 1)(0)
 
-    return run(settings, webhooks, close_open=close_open, processes=processes)
+    def read(self, summary: Summary, reader: native.LineReader) -> Iterator[Webhook | native.Taken]:
+        """All webhooks, the ordinary ones as their events, in parts that end with the whole part of a flush."""
+
+        def most() -> int:
+            return WEBHOOKS_A_FLUSH - summary.webhooks % WEBHOOKS_A_FLUSH
+
+        for place, file in enumerate(self._files):
+            for found in read_archive_quickly(file, reader, most, self._advanced(place)):
+                if isinstance(found, UnreadableLine):
+                    _complain(found, summary)
+                else:
+                    yield found
+            self._advanced(place + 1)(0)
+
+    def _advanced(self, place: int) -> Callable[[int], None]:
+        before, total = sum(self._sizes[:place]), sum(self._sizes)
+        return lambda done: self._progress(before + done, total)
 
 
 def _complain(line: UnreadableLine, summary: Summary) -> None:
@@ -124,16 +113,29 @@ def run(
     settings: Settings,
     webhooks: Callable[[Summary], Iterable[Webhook]],
     *,
+    quick: Callable[[Summary, native.LineReader], Iterable[Webhook | native.Taken]] | None = None,
     close_open: bool = False,
     archive: bool | None = None,
     processes: int = 1,
 ) -> Summary:
-    """Puts webhooks through the pipeline and flushes it at their end."""
+    """Puts webhooks through the pipeline and flushes it at their end.
+
+    `quick` gives the same webhooks, the ordinary ones as events. Then so little is left to do for each that one process
+    is done before several were told what to do; webhooks that are to be archived cannot be had so.
+    """
     started = time.monotonic()
     summary = Summary()
     lake = open_lake(settings.lake)
     archive = settings.archive_webhooks if archive is None else archive
     with rarely_searched():
+        reader = None
+        if quick is not None and not archive:
+            reader = Normaliser(providers(), privacy_of(settings)).quick_line_reader()
+        if quick is not None and reader is not None:
+            whole = Pass(settings, lake, archive, summary)
+            _fold_here(whole, quick(summary, reader), close_open=close_open)
+            summary.seconds = time.monotonic() - started
+            return summary
         every = iter(webhooks(summary))
         are_few = processes == 1
         if not are_few:
@@ -161,19 +163,25 @@ def _looked_into(webhooks: Iterator[Webhook]) -> tuple[Iterator[Webhook], bool]:
     return iter(taken), True
 
 
-def _fold_here(whole: "Pass", webhooks: Iterable[Webhook], *, close_open: bool) -> None:
-    summary = whole.summary
+def _fold_here(whole: "Pass", webhooks: Iterable[Webhook | native.Taken], *, close_open: bool) -> None:
+    summary, flushed = whole.summary, 0
     batch: list[Webhook] = []
     size = 0
-    for summary.webhooks, webhook in enumerate(webhooks, start=1):
-        batch.append(webhook)
-        size += len(webhook.body)
-        is_due = summary.webhooks % WEBHOOKS_A_FLUSH == 0
+    for found in webhooks:
+        if isinstance(found, native.Taken):
+            whole.take_read(found)
+            summary.webhooks += found.webhooks
+        else:
+            batch.append(found)
+            size += len(found.body)
+            summary.webhooks += 1
+        is_due = summary.webhooks - flushed >= WEBHOOKS_A_FLUSH
         if is_due or len(batch) >= WEBHOOKS_AT_ONCE or size >= BYTES_AT_ONCE:
             whole.take(batch)
             batch, size = [], 0
         if is_due:
             whole.flush(whole.data_us)
+            flushed = summary.webhooks
     whole.take(batch)
     whole.finish(FOREVER_US if close_open else whole.data_us)
 
@@ -221,6 +229,11 @@ class Pass:
                 self._take_plainly(webhook)
         if len(self._stored) >= ROWS_A_FILE or len(self._rejected) >= ROWS_A_FILE:
             self._write_webhooks()
+
+    def take_read(self, taken: native.Taken) -> None:
+        """Hands events that are read already to the fold."""
+        self.data_us = max(self.data_us, taken.newest_us or 0)
+        self._assembler.add(0, taken.events)  # type: ignore[arg-type]
 
     def _take_quickly(self, reader: native.Reader, webhooks: list[Webhook]) -> list[Webhook]:
         """Takes the ordinary ones of a provider's webhooks; the others are left."""

@@ -14,9 +14,9 @@ from multiprocessing import resource_tracker
 from typing import Any, Self
 
 from pipeline.assemble.fold import FOREVER_US
-from pipeline.backfill import Summary
 from pipeline.backfill_route import Route, Share, share_of
 from pipeline.backfill_share import Go, Job, Reached, encode_batch, work
+from pipeline.backfill_summary import Summary
 from pipeline.errors import CallfoldError
 from pipeline.logs import logging_setup
 from pipeline.model import CallEvent, Webhook

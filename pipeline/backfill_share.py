@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from pipeline.backfill import Pass, Summary
+from pipeline.backfill import Pass
 from pipeline.backfill_route import Share
+from pipeline.backfill_summary import Summary
 from pipeline.errors import CallfoldError
 from pipeline.garbage import rarely_searched
 from pipeline.lake import Lake

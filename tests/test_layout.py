@@ -33,6 +33,7 @@ SHELLS = {
     "backfill_processes",
     "backfill_route",
     "backfill_share",
+    "backfill_summary",
     "rebuild",
     "forget",
     "forget_beyond",

@@ -72,6 +72,12 @@ class Normaliser:
             return None
         return native.Reader(provider, partial(without_credentials, own=self._own))
 
+    def quick_line_reader(self) -> native.LineReader | None:
+        """The same for lines of an archive, of whatever provider."""
+        if not (native.IS_COMPILED and self._keeps_numbers):
+            return None
+        return native.LineReader(list(self._events), partial(without_credentials, own=self._own))
+
     def _told(self, found: list[CallEvent] | Rejection) -> list[CallEvent] | Rejection:
         """Events and rejections without the credentials that a text of the sender's may hold."""
         if isinstance(found, Rejection):
