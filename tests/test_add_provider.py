@@ -89,7 +89,7 @@ DONE = ("acme_voice", "ended", "completed", 20.0, "+15551234567", "over")
 def folder(tmp_path: Path) -> Path:
     """A copy of the program in the working directory, where Python looks first."""
     for part in ("pipeline", "sql"):
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "target"))
     return tmp_path
 
 

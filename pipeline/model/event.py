@@ -5,11 +5,15 @@ itself: the record is `fold(set of events)`. Every field after the first block i
 event does not say", which is why a new field never needs a migration.
 """
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 from pipeline.model.vocabulary import Channel, Direction, EndTrigger, Outcome, State, TimeSource
+
+Instant = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+"""Microseconds since the epoch, of years that every calendar has. Kept to where a message is decoded."""
+Rank = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 
 FORGOTTEN: Final = "callfold.forgotten"
 """The type of what is left of an event that was erased from a stream that calls are cut out of: its place in it."""
@@ -25,9 +29,9 @@ class CallEvent(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     """What the event is keyed by in Kafka: the call key, or, where calls are cut from it, the agent's stream."""
     event_type: str
     """The provider's own name for the kind of event."""
-    at_us: int
+    at_us: Instant
     """When it happened by the best clock there is: the provider's, else the receipt."""
-    received_us: int
+    received_us: Instant
     """The earliest receipt of this event; deliveries that repeat it do not move it back."""
 
     call_id: str | None = None
@@ -41,17 +45,17 @@ class CallEvent(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     """How far the call has come; None for an event that decides nothing."""
 
     # Facts with a time of their own.
-    queued_us: int | None = None
-    ringing_us: int | None = None
-    started_us: int | None = None
-    answered_us: int | None = None
-    hangup_us: int | None = None
-    ended_us: int | None = None
+    queued_us: Instant | None = None
+    ringing_us: Instant | None = None
+    started_us: Instant | None = None
+    answered_us: Instant | None = None
+    hangup_us: Instant | None = None
+    ended_us: Instant | None = None
     start_is_first_event: bool = False
     """The provider states no start: the call starts with the first of its events."""
 
     # How it ended: only on events whose state is `ended`.
-    end_rank: int = 0
+    end_rank: Rank = 0
     """Which end decides when there are several: the highest rank, then the newest."""
     outcome: Outcome | None = None
     """The outcome, where the end says so by itself."""
@@ -71,7 +75,7 @@ class CallEvent(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     """Identities of the errors that this event reports; distinct ones are counted."""
 
     reported_seconds: float | None = None
-    fact_rank: int = 0
+    fact_rank: Rank = 0
     """Of two events that state the same fact, the higher rank is believed, then the newer one."""
     talk_is_reported: bool = False
     """The provider's stated duration is the talk time."""
@@ -95,4 +99,4 @@ class CallEvent(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
     cut: str | None = None
     """What the event does to the cut: `begin`, `end`, `connected`, `merging`, `sync` or None."""
     session_id: str | None = None
-    seq: int | None = None
+    seq: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None

@@ -13,7 +13,7 @@ from pipeline.model import CallEvent, Rejection, Webhook
 from pipeline.normalise.credentials import without_credentials
 from pipeline.normalise.policy import Privacy
 from pipeline.normalise.redact import Redactor
-from pipeline.providers import Provider, Redacted, is_too_deep
+from pipeline.providers import Provider, Redacted, is_too_deep, providers
 
 
 class StoredWebhook(NamedTuple):
@@ -68,15 +68,20 @@ class Normaliser:
 
         Where numbers may not be kept, events are read from redacted bodies, and redacting is most of the work.
         """
-        if not (native.IS_COMPILED and self._keeps_numbers and provider in self._events):
+        if provider not in self._quickly_read():
             return None
         return native.Reader(provider, partial(without_credentials, own=self._own))
 
     def quick_line_reader(self) -> native.LineReader | None:
         """The same for lines of an archive, of whatever provider."""
+        names = self._quickly_read()
+        return native.LineReader(names, partial(without_credentials, own=self._own)) if names else None
+
+    def _quickly_read(self) -> list[str]:
         if not (native.IS_COMPILED and self._keeps_numbers):
-            return None
-        return native.LineReader(list(self._events), partial(without_credentials, own=self._own))
+            return []
+        # What is compiled stands for what our own modules say, and for nobody else's.
+        return [name for name, own in providers().items() if self._events.get(name) is own.events]
 
     def _told(self, found: list[CallEvent] | Rejection) -> list[CallEvent] | Rejection:
         """Events and rejections without the credentials that a text of the sender's may hold."""

@@ -79,7 +79,7 @@ def _texts(told: bytes) -> dict[str, str]:
     value = told.decode("utf-8", "replace")
     try:
         found = msgspec.json.decode(value)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return {}
     return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
