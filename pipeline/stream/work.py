@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from pipeline import native
 from pipeline.durable import assembler_of
 from pipeline.errors import DestinationUnavailable
 from pipeline.garbage import rarely_searched
@@ -87,6 +88,8 @@ class _Worker:
         self._settings = settings
         self._producer = producer
         prefix, embedded = settings.topic_prefix, settings.is_embedded
+        if not native.IS_COMPILED:
+            log.info("the hot path is not compiled here: about half as many webhooks are taken")
         history, sink = LakeHistory(lake), LakeSink(lake)
         metrics = WorkerMetrics()
         if settings.metrics_port:
