@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.stream.records import Record
+from pipeline.stream.records import Records
 
 Partition = tuple[str, int]
 Partitions = frozenset[Partition]
@@ -16,7 +16,7 @@ class RecordBatch:
 
     topic: str
     partition: int
-    records: list[Record]
+    records: Records
     _acknowledge: Callable[[], object]
 
     def ack(self) -> None:

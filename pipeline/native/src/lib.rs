@@ -14,6 +14,7 @@ mod messages;
 mod model;
 mod probes;
 mod reader;
+mod records;
 mod redial;
 mod settle;
 mod stream;
@@ -30,6 +31,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<changes::Changes>()?;
     module.add_class::<events::Events>()?;
     module.add_class::<reader::Reader>()?;
+    module.add_class::<records::Records>()?;
+    module.add_class::<records::KafkaRecord>()?;
     module.add_class::<lines::LineReader>()?;
     module.add_class::<lines::Taken>()?;
     probes::add_to(module)

@@ -12,6 +12,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use crate::decode::{Decoder, Plain, Sure, Webhook, decoder, text_instant};
 use crate::events::Events;
 use crate::model::{Event, Text, Value};
+use crate::records::{Records, Slices};
 
 /// `messages.HTTP_HEADER`.
 const HTTP_HEADER: &str = "http.";
@@ -20,6 +21,9 @@ const RECEIVED_AT_BYTES: usize = 27;
 /// Reasons are words of a list. Senders that make up new ones may not fill the memory with them.
 const MOST_REASONS: usize = 1024;
 const LONGEST_REASON: usize = 64;
+
+/// Is shown name and value of each header.
+type See<'a> = &'a mut dyn FnMut(&str, Option<&[u8]>) -> Sure<()>;
 
 /// Reads the webhooks of one provider. What it is not made for it leaves to Python: it says where that stands.
 #[pyclass(module = "pipeline.native._native")]
@@ -45,31 +49,37 @@ impl Reader {
     }
 
     /// The events of Kafka's records, and the places of the records that are left.
-    fn read(&mut self, records: &Bound<'_, PyList>) -> PyResult<(Events, Vec<usize>)> {
-        self.read_each(records, |_, decoder, record| of_record(decoder, record))
+    fn read(&mut self, records: &Bound<'_, PyAny>) -> PyResult<(Events, Vec<usize>)> {
+        let py = records.py();
+        if let Ok(fetched) = records.cast::<Records>() {
+            return self
+                .read_each(py, fetched.get().each(py), |_, decoder, record| of_slices(decoder, &record));
+        }
+        self.read_each(py, records.cast::<PyList>()?.iter(), |_, decoder, record| of_record(decoder, &record))
     }
 
     /// The same of `Webhook`s.
     fn read_webhooks(&mut self, webhooks: &Bound<'_, PyList>) -> PyResult<(Events, Vec<usize>)> {
-        self.read_each(webhooks, of_webhook)
+        self.read_each(webhooks.py(), webhooks.iter(), of_webhook)
     }
 }
 
 impl Reader {
-    fn read_each<'py>(
+    fn read_each<T>(
         &mut self,
-        items: &Bound<'py, PyList>,
-        of_item: impl Fn(&str, Decoder, &Bound<'py, PyAny>) -> Sure<Option<Arc<Event>>>,
+        py: Python<'_>,
+        items: impl ExactSizeIterator<Item = T>,
+        of_item: impl Fn(&str, Decoder, T) -> Sure<Option<Arc<Event>>>,
     ) -> PyResult<(Events, Vec<usize>)> {
         let Some(decoder) = self.decoder else {
             return Ok((Events::default(), (0..items.len()).collect()));
         };
         let mut found = Events { events: Vec::with_capacity(items.len()), others: 0 };
         let mut left = Vec::new();
-        for (place, item) in items.iter().enumerate() {
-            match of_item(&self.provider, decoder, &item) {
+        for (place, item) in items.enumerate() {
+            match of_item(&self.provider, decoder, item) {
                 Ok(Some(mut event)) => {
-                    self.without_credentials(items.py(), &mut event)?;
+                    self.without_credentials(py, &mut event)?;
                     found.events.push(event);
                 }
                 Ok(None) => found.others += 1,
@@ -121,21 +131,29 @@ fn of_record(decoder: Decoder, record: &Bound<'_, PyAny>) -> Sure<Option<Arc<Eve
     let py = record.py();
     let value = attribute(record, intern!(py, "value"))?;
     let headers = attribute(record, intern!(py, "headers"))?;
-    let received_us = received_us(&headers)?;
-    decoded(decoder, received_us, body_of(&value)?, |asked| header_of_record(&headers, asked))
+    let received_us = received_us(|see| each_header(&headers, see))?;
+    let header = |asked: &str| header_of_record(|see| each_header(&headers, see), asked);
+    decoded(decoder, received_us, body_of(&value)?, header)
+}
+
+/// The same of a record that is no object of Python's.
+fn of_slices(decoder: Decoder, record: &Slices<'_>) -> Sure<Option<Arc<Event>>> {
+    let each = |see: See<'_>| record.headers.clone().try_for_each(|(name, value)| see(name, value));
+    let body = std::str::from_utf8(record.value.ok_or(Plain)?).map_err(|_| Plain)?;
+    decoded(decoder, received_us(each)?, body, |asked| header_of_record(each, asked))
 }
 
 /// The event of a `Webhook` of the provider.
-fn of_webhook(provider: &str, decoder: Decoder, webhook: &Bound<'_, PyAny>) -> Sure<Option<Arc<Event>>> {
+fn of_webhook(provider: &str, decoder: Decoder, webhook: Bound<'_, PyAny>) -> Sure<Option<Arc<Event>>> {
     let py = webhook.py();
-    let found = attribute(webhook, intern!(py, "provider"))?;
+    let found = attribute(&webhook, intern!(py, "provider"))?;
     if text_of(&found)? != provider {
         return Err(Plain);
     }
-    let received_us = attribute(webhook, intern!(py, "received_us"))?.extract().map_err(|_| Plain)?;
-    let body = attribute(webhook, intern!(py, "body"))?;
+    let received_us = attribute(&webhook, intern!(py, "received_us"))?.extract().map_err(|_| Plain)?;
+    let body = attribute(&webhook, intern!(py, "body"))?;
     decoded(decoder, received_us, body_of(&body)?, |asked| {
-        let headers = attribute(webhook, intern!(py, "headers"))?;
+        let headers = attribute(&webhook, intern!(py, "headers"))?;
         let found = headers.cast::<PyDict>().map_err(|_| Plain)?.get_item(asked).map_err(|_| Plain)?;
         found.map(|found| text_of(&found).map(str::to_owned)).transpose()
     })
@@ -165,12 +183,11 @@ fn body_of<'a>(found: &'a Bound<'_, PyAny>) -> Sure<&'a str> {
 }
 
 /// When the collector took it; `Plain` if somebody else put it there.
-fn received_us(headers: &Bound<'_, PyAny>) -> Sure<i64> {
+fn received_us(each: impl Fn(See<'_>) -> Sure<()>) -> Sure<i64> {
     let mut received_us = None;
-    each_header(headers, |name, raw| {
+    each(&mut |name, value| {
         if name == "received-at" {
-            let told = raw.cast::<PyBytes>().map_err(|_| Plain)?.as_bytes();
-            let told = std::str::from_utf8(told).map_err(|_| Plain)?;
+            let told = std::str::from_utf8(value.ok_or(Plain)?).map_err(|_| Plain)?;
             received_us = if told.len() == RECEIVED_AT_BYTES { text_instant(told)? } else { None };
         }
         Ok(())
@@ -179,16 +196,11 @@ fn received_us(headers: &Bound<'_, PyAny>) -> Sure<i64> {
 }
 
 /// The last one of the name, as in the dictionary that `WebhookReader` makes of them. Nobody asks for one of ours.
-fn header_of_record(headers: &Bound<'_, PyAny>, asked: &str) -> Sure<Option<String>> {
+fn header_of_record(each: impl Fn(See<'_>) -> Sure<()>, asked: &str) -> Sure<Option<String>> {
     let mut found = None;
-    each_header(headers, |name, raw| {
+    each(&mut |name, value| {
         if is_named(name.strip_prefix(HTTP_HEADER).unwrap_or(name), asked) {
-            found = Some(if raw.is_none() {
-                String::new()
-            } else {
-                let told = raw.cast::<PyBytes>().map_err(|_| Plain)?.as_bytes();
-                String::from_utf8(told.to_vec()).map_err(|_| Plain)?
-            });
+            found = Some(String::from_utf8(value.unwrap_or_default().to_vec()).map_err(|_| Plain)?);
         }
         Ok(())
     })?;
@@ -200,17 +212,19 @@ fn is_named(name: &str, asked: &str) -> bool {
     if name.is_ascii() { name.eq_ignore_ascii_case(asked) } else { name.to_lowercase() == asked }
 }
 
-fn each_header<'py>(
-    headers: &Bound<'py, PyAny>,
-    mut see: impl FnMut(&str, &Bound<'py, PyAny>) -> Sure<()>,
-) -> Sure<()> {
-    let mut see_pair = |pair: Bound<'py, PyAny>| {
+/// Name and value of each header in Python's list of them.
+fn each_header(headers: &Bound<'_, PyAny>, see: See<'_>) -> Sure<()> {
+    let mut see_pair = |pair: Bound<'_, PyAny>| {
         let pair = pair.cast::<PyTuple>().map_err(|_| Plain)?;
         if pair.len() != 2 {
             return Err(Plain);
         }
         let name = pair.get_borrowed_item(0).map_err(|_| Plain)?;
-        see(text_of(&name)?, &*pair.get_borrowed_item(1).map_err(|_| Plain)?)
+        let value = pair.get_borrowed_item(1).map_err(|_| Plain)?;
+        if value.is_none() {
+            return see(text_of(&name)?, None);
+        }
+        see(text_of(&name)?, Some(value.cast::<PyBytes>().map_err(|_| Plain)?.as_bytes()))
     };
     if let Ok(list) = headers.cast::<PyList>() {
         list.iter().try_for_each(&mut see_pair)
