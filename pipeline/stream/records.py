@@ -84,6 +84,8 @@ class _FetchResult(fetcher.FetchResult):
         fetched.next_fetch_offset, fetched.unread = taken.next_offset, rest
         self._update_position()
         if not len(rest):
+            # Its generator holds it and all the bytes, and would do so until Python looks for cyclic garbage.
+            fetched._records_iterator = None  # noqa: SLF001
             self._partition_records = None
         return taken
 

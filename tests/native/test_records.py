@@ -1,9 +1,11 @@
 """Kafka's record batches: read here and by aiokafka, to the same records, the same offset after them, or not here."""
 
+import gc
 import inspect
 import random
 import runpy
 import struct
+import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -400,6 +402,18 @@ def test_what_is_corrupt_ends_as_aiokafkas_does() -> None:
         assert (result.getall(), result.has_more(), position.position) == ([], False, 0)
 
 
+def test_what_was_handed_over_is_held_by_nobody() -> None:
+    """Bytes are no garbage that Python would look for: they would pile up by the hundred megabytes."""
+    result = fetched(batch_of(ONE), Position(0), as_decoded)
+    held = weakref.ref(result._partition_records)
+    gc.disable()
+    try:
+        assert len(result.getall()) == 1
+        assert held() is None
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize("change", ["position", "paused", "active"])
 def test_what_is_fetched_no_more_is_not_handed_over(change: str) -> None:
     position = Position(0)
@@ -422,5 +436,6 @@ def test_this_aiokafka_has_what_is_replaced() -> None:
     ]
     names = made.__base__._unpack_records.__code__.co_names
     assert {"_consumer_record", "next_fetch_offset", "validate_crc", "next_offset"} <= set(names)
+    assert "_records_iterator" in made.__base__.__next__.__code__.co_names
     names = result.__base__.getall.__code__.co_names
     assert {"check_assignment", "has_more", "_update_position", "_partition_records"} <= set(names)
