@@ -19,11 +19,16 @@ PROGRAMS = (
     (
         "backfill",
         "`callfold backfill`, all cores",
-        "the same webhooks from an archive, no broker; as it comes: a process on every core, Kafka's too",
+        "the same webhooks from an archive, no broker; as it comes, on every core, Kafka's too",
     ),
-    ("backfill.one", "`callfold backfill --processes 1`", "the same in one process, on one core"),
+    ("backfill.one", "`callfold backfill --processes 1`", "the same on one core"),
     ("stream", "**`callfold work`**", "without keeping the webhooks themselves"),
     ("stream.archive", "`callfold work`, archiving", "as it comes: the webhooks are kept as well, redacted"),
+    (
+        "stream.plain",
+        "`callfold work`, nothing compiled",
+        "where Callfold was installed without a Rust compiler",
+    ),
     ("stream.bytewax", "Bytewax", "Kafka source, `stateful_flat_map`, recovery store"),
     ("stream.faust", "Faust", "agent and `Table`, stock faust-streaming"),
     ("stream.quix", "Quix Streams", "`StreamingDataFrame` with state, its Parquet sink"),
@@ -121,7 +126,8 @@ def _method(told: Results) -> str:
 - **Not alike:** the peers write ten columns and keep each call for ever. Callfold writes all columns of the calls and
   every normalised event, sends records on to Kafka, recognises repeats and late events, and drops calls from memory;
   and it is not told which webhook is the last, so its last flush comes when it is due. Bytewax commits to its recovery
-  store, not to Kafka.
+  store, not to Kafka. Callfold's hot path is compiled from Rust, as are Bytewax's own engine and everybody's JSON and
+  Parquet; what the peers do with a webhook is Python, as their users would write it.
 - **Left out:** Pathway, which writes no plain Parquet.
 - **Versions:** {told.get("stream.versions")}. Peers: {told.get("stream.peer_versions")}.
 - **Machine:** {told.get("stream.machine")}; {told.get("stream.date")}.

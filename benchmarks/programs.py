@@ -28,6 +28,8 @@ PATIENCE_SECONDS = 900.0
 HANGING_PER_SECOND = 5_000
 POLL_SECONDS = 0.05
 TICKS = os.sysconf("SC_CLK_TCK")
+COMPILED = ("-m", "pipeline.cli")
+PLAIN = ("-c", "from pipeline import cli, native; native.IS_COMPILED = False; cli.main()")
 #: no call is closed by silence: the peers know no timeouts
 IDLE_SECONDS = "1000000000"
 
@@ -127,7 +129,9 @@ def until(
 class Worker:
     """`callfold work` on its core, with a new lake in `folder`; in a `with`, which sees to its end."""
 
-    def __init__(self, place: Place, folder: Path, prefix: str, **settings: str) -> None:
+    def __init__(
+        self, place: Place, folder: Path, prefix: str, program: tuple[str, str] = COMPILED, **settings: str
+    ) -> None:
         self.prefix, self.lake, self._log = prefix, folder / "lake", folder / "work.log"
         self.group = Group(place.servers, worker_group(prefix))
         own = {
@@ -138,7 +142,7 @@ class Worker:
             "CALLFOLD_FLUSH_SECONDS": str(FLUSH_SECONDS),
             "CALLFOLD_IDLE_SECONDS": IDLE_SECONDS,
         }
-        command = [sys.executable, "-m", "pipeline.cli", "work"]
+        command = [sys.executable, *program, "work"]
         self.process = start(place, command, self._log, folder, environment(**(own | settings)))
 
     def __enter__(self) -> Self:
@@ -177,12 +181,18 @@ class Worker:
 
 
 def callfold_work(
-    place: Place, folder: Path, prefix: str, webhooks: int, archive: bool = False, **settings: str
+    place: Place,
+    folder: Path,
+    prefix: str,
+    webhooks: int,
+    archive: bool = False,
+    program: tuple[str, str] = COMPILED,
+    **settings: str,
 ) -> Measured:
     """`callfold work` over all webhooks of a prefix, from the first to the last, into a new lake in `folder`."""
     Group(place.servers, worker_group(prefix)).rewind(webhook_topics(prefix))
     settings = {"CALLFOLD_ARCHIVE_WEBHOOKS": str(archive).lower()} | settings
-    with Worker(place, folder, prefix, **settings) as worker:
+    with Worker(place, folder, prefix, program, **settings) as worker:
         worker.until_it_has_its_partitions()
         began, cpu_began = time.time(), worker.cpu_seconds()
         worker.until_drained(webhooks)

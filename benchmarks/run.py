@@ -26,6 +26,8 @@ from calls import COMPARED, calls_of_files, calls_of_lake, differences
 from day_of_calls import Traffic, preload, records_of, simulate
 from producing import create_topics
 from programs import (
+    COMPILED,
+    PLAIN,
     Failed,
     Measured,
     NotInstalled,
@@ -52,9 +54,9 @@ class Program(NamedTuple):
     measure: Callable[[Place, Path, Traffic], Measured]
 
 
-def _work(prefix: str, archive: bool = False) -> Program:
+def _work(prefix: str, archive: bool = False, program: tuple[str, str] = COMPILED) -> Program:
     def measure(place: Place, folder: Path, traffic: Traffic) -> Measured:
-        measured = callfold_work(place, folder, prefix, traffic.webhooks, archive)
+        measured = callfold_work(place, folder, prefix, traffic.webhooks, archive, program)
         check("callfold", traffic, calls_of_lake(folder / "lake"))
         return measured
 
@@ -89,6 +91,7 @@ def _peer(prefix: str, name: str, has_group: bool = True, folds: bool = True) ->
 PROGRAMS = {
     "callfold": _work("large"),
     "archive": _work("large", archive=True),
+    "plain": _work("large", program=PLAIN),
     "backfill": Program("large", _backfill),
     "backfill_one": Program("large", _backfill_one),
     "faust": _peer("small", "faust_table"),
