@@ -228,14 +228,22 @@ def test_words_are_cleaned_once_and_not_remembered_without_end() -> None:
     assert asked[-1] == "internalError"
 
 
-def test_what_the_cleaning_raises_goes_through() -> None:
+def test_where_the_cleaning_fails_the_webhook_is_left() -> None:
     def broken(text: str) -> str:
         raise LookupError(text)
 
-    with pytest.raises(LookupError, match="internalError"):
-        native.Reader("freeclimb", broken).read_webhooks([ended("internalError")])
-    with pytest.raises(TypeError):
-        native.Reader("freeclimb", lambda _: 5).read_webhooks([ended("internalError")])
+    for clean in (broken, lambda _: 5):
+        ringing = {"callId": "c", "requestType": "callStatus", "callStatus": "ringing"}
+        other = Webhook("freeclimb", 1_778_576_400_000_000, json.dumps(ringing).encode())
+        webhooks = [ended("internalError"), other, ended()]
+        events, left = native.Reader("freeclimb", clean).read_webhooks(webhooks)
+        assert (len(events), left) == (1, [0, 2])
+
+    def interrupted(text: str) -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        native.Reader("freeclimb", interrupted).read_webhooks([ended("internalError")])
 
 
 def some_events() -> list[CallEvent]:

@@ -65,15 +65,18 @@ impl LineReader {
                 left.push(place);
                 continue;
             };
-            webhooks += 1;
-            newest_us = newest_us.max(Some(received_us));
             match (event, self.readers.get_mut(&*provider)) {
                 (Some(mut event), Some(reader)) => {
-                    reader.without_credentials(py, &mut event)?;
+                    if !reader.is_cleaned(py, &mut event)? {
+                        left.push(place);
+                        continue;
+                    }
                     events.events.push(event);
                 }
                 _ => events.others += 1,
             }
+            webhooks += 1;
+            newest_us = newest_us.max(Some(received_us));
         }
         Ok(Taken { events: Py::new(py, events)?, left, webhooks, newest_us })
     }

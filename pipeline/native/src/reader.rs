@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use ahash::AHashMap;
+use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
@@ -79,8 +80,11 @@ impl Reader {
         for (place, item) in items.enumerate() {
             match of_item(&self.provider, decoder, item) {
                 Ok(Some(mut event)) => {
-                    self.without_credentials(py, &mut event)?;
-                    found.events.push(event);
+                    if self.is_cleaned(py, &mut event)? {
+                        found.events.push(event);
+                    } else {
+                        left.push(place);
+                    }
                 }
                 Ok(None) => found.others += 1,
                 Err(Plain) => left.push(place),
@@ -89,8 +93,16 @@ impl Reader {
         Ok((found, left))
     }
 
+    /// Whether the event is as it may be kept. If that fails it is Python's, where a failure of ours is quarantined.
+    pub fn is_cleaned(&mut self, py: Python<'_>, event: &mut Arc<Event>) -> PyResult<bool> {
+        match self.without_credentials(py, event) {
+            Err(error) if error.is_instance_of::<PyException>(py) => Ok(false),
+            done => done.map(|()| true),
+        }
+    }
+
     /// `Normaliser._told`: a text of the sender's is what credentials may hide in.
-    pub fn without_credentials(&mut self, py: Python<'_>, event: &mut Arc<Event>) -> PyResult<()> {
+    fn without_credentials(&mut self, py: Python<'_>, event: &mut Arc<Event>) -> PyResult<()> {
         if event.recording_url.is_none() && event.failure_reason.is_none() && event.errors.is_empty() {
             return Ok(());
         }
