@@ -159,8 +159,7 @@ def test_a_record_outlives_what_it_was_fetched_with() -> None:
 ONE: list[Content] = [(1, b"k", b"v" * 300, [("a", b"1")])]
 
 
-@pytest.mark.parametrize(
-    "raw",
+NOT_ORDINARY = (
     [
         *(b"", b"\0" * 11, b"\0" * 200, b"\xff" * 200, batch_of(ONE)[:-1]),
         *(batch_of(ONE, gzip=True), batch_of(ONE, attributes=TRANSACTIONAL), batch_of(ONE, attributes=CONTROL)),
@@ -168,8 +167,12 @@ ONE: list[Content] = [(1, b"k", b"v" * 300, [("a", b"1")])]
         *(batch_of(ONE, attributes=1 << bit) for bit in (0, 1, 2, 6, 14)),
         *(batch_of(ONE, -1), batch_of(ONE, 2**63 - 1), batch_of(ONE, more=-1), batch_of(ONE, 5) + batch_of(ONE, 4)),
         *(bytearray(batch_of(ONE)), memoryview(batch_of(ONE)), None, "x"),
-    ],
+    ]
 )  # fmt: skip
+
+
+# By their places: what is compressed holds the time of its making.
+@pytest.mark.parametrize("raw", NOT_ORDINARY, ids=map(str, range(len(NOT_ORDINARY))))
 def test_what_is_not_ordinary_is_left(raw: Any) -> None:
     assert native.Records.of(raw, 0) is None
 
