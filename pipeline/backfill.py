@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline import native
-from pipeline.archive import UnreadableLine, read_archive, read_archive_quickly
+from pipeline.archive import BYTES_AT_ONCE, LINES_AT_ONCE, UnreadableLine, read_archive, read_archive_quickly
 from pipeline.assemble.fold import FOREVER_US
 from pipeline.backfill_route import Share
 from pipeline.backfill_summary import Summary
@@ -31,9 +31,6 @@ from pipeline.settings import Settings
 
 WEBHOOKS_A_FLUSH = 50_000
 """Counted in webhooks, nearly each of which is an event: whoever only reads them knows when it is time."""
-WEBHOOKS_AT_ONCE = 1_000
-BYTES_AT_ONCE = 4 * 1024 * 1024
-"""Webhooks that are read together."""
 ROWS_A_FILE = 20_000
 FEW_WEBHOOKS = 20_000
 """So many are folded in 1 s; processes take 0.4 s to start."""
@@ -176,7 +173,7 @@ def _fold_here(whole: "Pass", webhooks: Iterable[Webhook | native.Taken], *, clo
             size += len(found.body)
             summary.webhooks += 1
         is_due = summary.webhooks - flushed >= WEBHOOKS_A_FLUSH
-        if is_due or len(batch) >= WEBHOOKS_AT_ONCE or size >= BYTES_AT_ONCE:
+        if is_due or len(batch) >= LINES_AT_ONCE or size >= BYTES_AT_ONCE:
             whole.take(batch)
             batch, size = [], 0
         if is_due:

@@ -4,6 +4,7 @@ import itertools
 import os
 import uuid
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -54,18 +55,37 @@ class LakeSink:
     def write_changes(
         self, changes: native.Changes, published_us: int, check: Callable[[], None] = lambda: None
     ) -> None:
-        """The same of changes whose columns are made without any rows; unless something in them was forgotten."""
+        """The same of changes whose columns are made without any rows.
+
+        Unless something was ever forgotten, or a column has more text than one array can hold: then by rows.
+        """
         events, *records = changes.counts()
-        if events and self._forgotten.hashes():
-            self.write_calls(changes.events, [], [], published_us, check)
-        elif events:
-            table = table_of_buffers(CALL_EVENTS, events, changes.event_columns(published_us))
-            self._write("call_events", table, published_us, check)
-        if sum(records) and self._forgotten.hashes():
-            self.write_calls([], changes.records, changes.retracted, published_us, check)
-        elif sum(records):
-            table = table_of_buffers(CALLS, sum(records), changes.record_columns(published_us))
-            self._write("calls", table, published_us, check)
+        if events:
+            table = self._table(CALL_EVENTS, events, changes.event_columns, published_us)
+            if table is None:
+                self.write_calls(changes.events, [], [], published_us, check)
+            else:
+                self._write("call_events", table, published_us, check)
+        if sum(records):
+            table = self._table(CALLS, sum(records), changes.record_columns, published_us)
+            if table is None:
+                self.write_calls([], changes.records, changes.retracted, published_us, check)
+            else:
+                self._write("calls", table, published_us, check)
+
+    def _table(
+        self,
+        schema: pa.Schema,
+        rows: int,
+        columns: Callable[[int], list[tuple[int, list[Any]]]],
+        published_us: int,
+    ) -> pa.Table | None:
+        if self._forgotten.hashes():
+            return None
+        try:
+            return table_of_buffers(schema, rows, columns(published_us))
+        except OverflowError:
+            return None
 
     def write_webhooks(self, webhooks: Sequence[tuple[str, Webhook]], published_us: int) -> None:
         """Archives webhooks, redacted already."""

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from pipeline.lake import Lake, schemas
+from pipeline.lake import Lake, LakeSink, schemas
 from pipeline.lake.rows import calls_table, events_table, key_hash, table_of_buffers
 from pipeline.model import CallEvent, CallRecord
 from pipeline.stream.messages import record_message
@@ -207,3 +207,35 @@ def test_floats_are_written_as_by_msgspec() -> None:
     floats += [round(chance.uniform(0, 10_000), chance.randrange(7)) for _ in range(3_000)]
     assert_same_messages([replace(record, cost_total=number) for number in floats])
     assert msgspec.json.encode(1e-5) == b"0.00001"
+
+
+class TooMuch:
+    """Changes whose texts fill more than one array."""
+
+    def __init__(self, changes: Any) -> None:
+        self._changes = changes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._changes, name)
+
+    def event_columns(self, published_us: int) -> Any:
+        raise OverflowError
+
+    record_columns = event_columns
+
+
+def test_what_no_array_can_hold_is_written_by_rows(tmp_path: Path) -> None:
+    found = []
+    for name, seen in (("columns", lambda changes: changes), ("rows", TooMuch)):
+        worker = native.Assembler(idle_us=2**50, grace_us=0, agent_providers=["aircall_bus"])
+        for line in world.simulated(40, 3):
+            worker.add(0, world.events_of(line))
+        lake = Lake(tmp_path / name)
+        lake.lay_out()
+        LakeSink(lake).write_changes(seen(worker.collect(lambda _: 2**51)), 1)
+        files = [
+            file for name in ("call_events", "calls") for file in sorted(lake.hot(name).glob("0*1-*.parquet"))
+        ]
+        assert len(files) == 2
+        found.append([lake.read(file) for file in files])
+    assert found[0] == found[1]
