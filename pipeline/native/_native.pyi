@@ -86,7 +86,13 @@ class Changes:
 
 class Assembler:
     def __init__(
-        self, *, idle_us: int, grace_us: int, agent_providers: Collection[str], history: Any = None
+        self,
+        *,
+        idle_us: int,
+        grace_us: int,
+        agent_providers: Collection[str],
+        history: Any = None,
+        departed: int = ...,
     ) -> None: ...
     def __len__(self) -> int: ...
     def open_calls(self) -> int: ...

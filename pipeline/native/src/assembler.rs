@@ -7,12 +7,16 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use crate::changes::{Changes, remembered};
+use crate::departed::Departed;
 use crate::events::Events;
 use crate::model::{Event, Text};
 use crate::settle::settle;
 use crate::stream::{Remembered, Stream};
 use crate::timetable::{Timetable, bucket_of};
 use crate::word::{self, Word};
+
+/// More than leave at one flush of a backlog.
+const MOST_DEPARTED: usize = 12_288;
 
 /// What is kept of a partition: Python's own object, when its streams want to be looked at, and how many there are.
 struct Partition {
@@ -21,7 +25,8 @@ struct Partition {
     streams: usize,
 }
 
-/// Folds events by stream. `agent_providers` are those whose streams are cut into calls.
+/// Folds events by stream. `agent_providers` are those whose streams are cut into calls; `departed` says how many streams
+/// that left memory can come back without the history.
 #[pyclass(module = "pipeline.native._native")]
 pub struct Assembler {
     idle_us: i64,
@@ -38,18 +43,20 @@ pub struct Assembler {
     to_remember: AHashSet<u32>,
     /// Streams that left memory at the last `collect`: the history may not know all of them yet.
     just_gone: AHashSet<Text>,
+    departed: Departed,
 }
 
 #[pymethods]
 impl Assembler {
     #[new]
-    #[pyo3(signature = (*, idle_us, grace_us, agent_providers, history=None))]
+    #[pyo3(signature = (*, idle_us, grace_us, agent_providers, history=None, departed=MOST_DEPARTED))]
     fn new(
         py: Python<'_>,
         idle_us: i64,
         grace_us: i64,
         agent_providers: Vec<String>,
         history: Option<Py<PyAny>>,
+        departed: usize,
     ) -> Assembler {
         Assembler {
             idle_us,
@@ -64,6 +71,7 @@ impl Assembler {
             dirty: Vec::new(),
             to_remember: AHashSet::new(),
             just_gone: AHashSet::new(),
+            departed: Departed::new(departed),
         }
     }
 
@@ -135,6 +143,7 @@ impl Assembler {
             }
         }
         self.dirty.retain(|number| self.streams[*number as usize].is_some());
+        self.departed.forget(|stream| gone.contains(&stream.partition));
         for number in gone {
             self.partitions[number].timetable = Timetable::default();
         }
@@ -164,6 +173,7 @@ impl Assembler {
         }
         self.to_remember.clear();
         self.just_gone.clear();
+        self.departed.look();
         for (place, now_us) in now_us.iter().enumerate() {
             let Some(now_us) = now_us else { continue };
             for number in self.partitions[place].timetable.take_due(*now_us) {
@@ -241,20 +251,30 @@ impl Assembler {
                 }
                 number
             }
-            None => {
-                let is_agent = self.agent_providers.contains(&event.provider);
-                let number = self.open(event.stream_key.clone(), partition, is_agent);
-                if self.is_known(py, &event.stream_key)? {
-                    self.to_remember.insert(number);
-                }
-                number
-            }
+            None => self.meet(py, partition, &event)?,
         };
         let stream = self.stream(number);
         if stream.take(event) || !stream.taken_again.is_empty() {
             self.make_dirty(number);
         }
         Ok(())
+    }
+
+    /// The number of a stream that is not in memory, for an event of it.
+    fn meet(&mut self, py: Python<'_>, partition: usize, event: &Event) -> PyResult<u32> {
+        if let Some(mut stream) = self.departed.take(&event.stream_key, partition) {
+            stream.comes_back(event);
+            let number = self.put(stream);
+            // If the event is no news, nothing but its time makes it leave again.
+            self.schedule(number);
+            return Ok(number);
+        }
+        let is_agent = self.agent_providers.contains(&event.provider);
+        let number = self.open(event.stream_key.clone(), partition, is_agent);
+        if self.is_known(py, &event.stream_key)? {
+            self.to_remember.insert(number);
+        }
+        Ok(number)
     }
 
     fn is_known(&self, py: Python<'_>, key: &Text) -> PyResult<bool> {
@@ -270,8 +290,12 @@ impl Assembler {
     }
 
     fn open(&mut self, key: Text, partition: usize, is_agent: bool) -> u32 {
-        let stream = Box::new(Stream::new(key.clone(), partition, is_agent, self.idle_us));
-        self.partitions[partition].streams += 1;
+        self.put(Box::new(Stream::new(key, partition, is_agent, self.idle_us)))
+    }
+
+    fn put(&mut self, stream: Box<Stream>) -> u32 {
+        self.partitions[stream.partition].streams += 1;
+        let key = stream.key.clone();
         let number = match self.free.pop() {
             Some(number) => {
                 self.streams[number as usize] = Some(stream);
@@ -286,17 +310,17 @@ impl Assembler {
         number
     }
 
-    /// Lets go of a stream; its number is free from now on.
-    fn remove(&mut self, number: u32) {
-        if let Some(stream) = self.streams[number as usize].take() {
-            self.numbers.remove(&stream.key);
-            let partition = &mut self.partitions[stream.partition];
-            partition.streams -= 1;
-            if let Some(bucket) = stream.bucket {
-                partition.timetable.discard(number, bucket);
-            }
-            self.free.push(number);
+    /// Takes a stream out of memory; its number is free from now on.
+    fn remove(&mut self, number: u32) -> Option<Box<Stream>> {
+        let mut stream = self.streams[number as usize].take()?;
+        self.numbers.remove(&stream.key);
+        let partition = &mut self.partitions[stream.partition];
+        partition.streams -= 1;
+        if let Some(bucket) = stream.bucket.take() {
+            partition.timetable.discard(number, bucket);
         }
+        self.free.push(number);
+        Some(stream)
     }
 
     fn make_dirty(&mut self, number: u32) {
@@ -328,9 +352,10 @@ impl Assembler {
                     stream.trim(now_us.saturating_sub(grace_us), folded.as_deref());
                 }
             } else if is_silent && stream.due_us.is_none() {
-                let key = stream.key.clone();
-                self.just_gone.insert(key);
-                self.remove(number);
+                if let Some(stream) = self.remove(number) {
+                    self.just_gone.insert(stream.key.clone());
+                    self.departed.put(stream);
+                }
                 return;
             }
         }

@@ -6,6 +6,7 @@ mod changes;
 mod columns;
 mod cut;
 mod decode;
+mod departed;
 mod events;
 mod facts;
 mod fold;

@@ -172,6 +172,12 @@ impl Stream {
         event.at_us > kept.at_us
     }
 
+    /// The stream is in memory again for an event, for as long as if it had been read from the lake.
+    pub fn comes_back(&mut self, event: &Event) {
+        let newest_us = self.slots.iter().map(|slot| slot.event.received_us).max();
+        self.last_us = newest_us.map_or(event.received_us, |us| us.max(event.received_us));
+    }
+
     /// Takes up what is durable of the stream.
     pub fn merge(&mut self, past: Remembered) {
         let events = past.events;
