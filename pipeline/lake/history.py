@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from functools import wraps
+from pathlib import Path
 from threading import Lock
 from typing import Final, ParamSpec, TypeVar
 from weakref import finalize
@@ -111,6 +112,10 @@ class LakeHistory:
             self._index = array("Q", every.tobytes())
             self._recent = set()
 
+    def note_file(self, dataset: str, file: Path, hashes: Iterable[int]) -> None:
+        """A hot file that has just been written, with rows of the streams of these hashes."""
+        self._lookups[dataset].note(file, hashes)
+
     def knows(self, stream_key: str) -> bool:
         """False only if the lake held nothing of this stream, when last looked at or noted."""
         wanted = key_hash(stream_key)
@@ -211,13 +216,14 @@ class LakeHistory:
         """All rows of these streams, hot and sealed, read from those files that may hold them."""
         keys, schema = sorted(set(stream_keys)), SCHEMAS.get(dataset, SCHEMAS["calls"])
         with self._looking:
-            files = self._lookups[dataset].files(keys)
+            lookup = self._lookups[dataset]
+            files = lookup.files(keys)
             if not files:
                 return schema.empty_table()
             try:
                 if not self._kept:
                     self._kept.append(lake_connection(self._lake.root, threads=2))
-                return rows_in(self._kept[0], files, self._lake.hot(dataset), schema, rest)
+                return rows_in(self._kept[0], files, self._lake.hot(dataset), schema, rest, lookup.is_noted)
             except duckdb.Error as error:
                 # It may be spoilt.
                 self._kept.clear()

@@ -4,6 +4,7 @@ import itertools
 import os
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -54,24 +55,27 @@ class LakeSink:
 
     def write_changes(
         self, changes: native.Changes, published_us: int, check: Callable[[], None] = lambda: None
-    ) -> None:
-        """The same of changes whose columns are made without any rows.
+    ) -> dict[str, Path]:
+        """The same of changes whose columns are made without any rows. Gives the files with them, by dataset.
 
-        Unless something was ever forgotten, or a column has more text than one array can hold: then by rows.
+        Unless something was ever forgotten, or a column has more text than one array can hold: then by rows, of which
+        no file is given.
         """
+        files = {}
         events, *records = changes.counts()
         if events:
             table = self._table(CALL_EVENTS, events, changes.event_columns, published_us)
             if table is None:
                 self.write_calls(changes.events, [], [], published_us, check)
             else:
-                self._write("call_events", table, published_us, check)
+                files["call_events"] = self._write("call_events", table, published_us, check)
         if sum(records):
             table = self._table(CALLS, sum(records), changes.record_columns, published_us)
             if table is None:
                 self.write_calls([], changes.records, changes.retracted, published_us, check)
             else:
-                self._write("calls", table, published_us, check)
+                files["calls"] = self._write("calls", table, published_us, check)
+        return files
 
     def _table(
         self,
@@ -101,6 +105,8 @@ class LakeSink:
 
     def _write(
         self, dataset: str, table: pa.Table, published_us: int, check: Callable[[], None] = lambda: None
-    ) -> None:
+    ) -> Path:
         name = f"{published_us:017d}-{self._writer}-{next(self._count)}.parquet"
-        self._lake.write(table, self._lake.hot(dataset) / name, check)
+        file = self._lake.hot(dataset) / name
+        self._lake.write(table, file, check)
+        return file

@@ -3,7 +3,7 @@
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pipeline.errors import DestinationUnavailable
 from pipeline.lake import Lake, LakeHistory, history, lookup
 from pipeline.lake.compact import compact
 from pipeline.lake.files import quoted
+from pipeline.lake.key_filter import Asked, Hashes, KeyFilter, hashes_of
 from pipeline.lake.lookup import Lookup
 from pipeline.lake.rows import records_from
 from pipeline.lake.schemas import SCHEMAS, declared
@@ -337,18 +338,28 @@ def test_a_damaged_file_is_told_of_and_not_passed_over(written: Lake, damage: by
     assert same_as_plain(found, written, keys[:1]) == 1
 
 
+def hashes(keys: Iterable[object]) -> Hashes:
+    return hashes_of(map(hash, keys))
+
+
 @settings(derandomize=True, deadline=None, database=None, max_examples=50)
-@given(st.lists(st.text(), min_size=1, max_size=300), st.lists(st.text(), max_size=20))
+@given(st.lists(st.text(), min_size=1, max_size=300), st.lists(st.text(), max_size=50))
 def test_a_filter_never_denies_what_was_put_in(keys: list[str], others: list[str]) -> None:
-    known = lookup._Filter(keys)
-    assert known.may_hold(lookup._hashes(keys)).all()
-    assert len(known.may_hold(lookup._hashes(others))) == len(others)
+    known = KeyFilter(hashes(keys))
+    every = Asked(hashes(keys))
+    assert known.places(every) == list(range(len(keys)))
+    # The few and the many are asked for in two ways.
+    asked = Asked(hashes([*others, *keys]))
+    one_by_one = [place for place, key in enumerate([*others, *keys]) if known.places(Asked(hashes([key])))]
+    assert known.places(asked) == one_by_one
+    middle = len(asked.hashes) // 2
+    assert known.places(asked, 0, middle) + known.places(asked, middle) == one_by_one
 
 
 def test_a_filter_is_seldom_wrong() -> None:
-    known = lookup._Filter([f"recho:{number}" for number in range(10_000)])
-    others = lookup._hashes([f"recho:{number}" for number in range(10_000, 60_000)])
-    assert known.may_hold(others).mean() < 0.01
+    known = KeyFilter(hashes(f"recho:{number}" for number in range(10_000)))
+    others = Asked(hashes(f"recho:{number}" for number in range(10_000, 60_000)))
+    assert len(known.places(others)) < 500
 
 
 def test_on_s3_comes_back_what_all_files_hold(bucket: Any, world: Any, worker_at: Any) -> None:

@@ -152,6 +152,23 @@ impl Changes {
         let of_events = self.placed.iter().filter(|(_, call)| call.is_none());
         of_records.chain(of_events.map(|(event, _)| key_hash(&event.stream_key))).collect()
     }
+
+    /// The hashes of the streams that `call_events` and `calls` get rows of, repeats left out where they stand together.
+    fn row_hashes(&self) -> (Vec<u64>, Vec<u64>) {
+        let of_records = self.changed.iter().chain(&self.gone).map(|(key, _)| key);
+        (hashes_of(self.placed.iter().map(|(event, _)| &event.stream_key)), hashes_of(of_records))
+    }
+}
+
+fn hashes_of<'a>(keys: impl Iterator<Item = &'a Text>) -> Vec<u64> {
+    let mut hashes = Vec::new();
+    let mut last = None;
+    for key in keys {
+        if last.replace(key) != Some(key) {
+            hashes.push(key_hash(key));
+        }
+    }
+    hashes
 }
 
 /// `Remembered` of `pipeline/model/remembered.py`, taken apart.
