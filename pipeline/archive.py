@@ -4,8 +4,8 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, cast
 
@@ -38,11 +38,10 @@ class _Line(msgspec.Struct):
 
 _DECODER = msgspec.json.Decoder(_Line)
 _BUFFERED = 1 << 18
+_PACKED = (".gz", ".zst")
 
-
-LINES_AT_ONCE: Final = 1_000
-BYTES_AT_ONCE: Final = 4 << 20
-"""Lines that the compiled part reads together."""
+BYTES_AT_ONCE: Final = 1 << 20
+"""Of lines that the compiled part reads together."""
 _UNREADABLE: Final = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 
 
@@ -62,7 +61,38 @@ def read_archive(
             advanced(position())
     except _UNREADABLE as error:
         # A cut-off or unreadable file: what could be read of it counts.
-        yield UnreadableLine(file, number + 1, getattr(error, "strerror", None) or str(error))
+        yield _cut_off(file, number + 1, error)
+
+
+def _cut_off(file: Path, number: int, problem: Exception) -> UnreadableLine:
+    return UnreadableLine(file, number, getattr(problem, "strerror", None) or str(problem))
+
+
+class Block(NamedTuple):
+    """Some of an archive's bytes. Its first line begins with `head`; what is behind its last line end is of the next.
+
+    Without any line end it is one line.
+    """
+
+    head: bytes
+    data: bytes
+    end: int = 0
+    """Where its last line ends."""
+    position: int = 0
+    """How many bytes of the file, as stored, had been read then."""
+    problem: Exception | None = None
+    """What kept from reading on; such a block is the last one, and has no lines."""
+
+
+Blocks = Generator[Block, None, None]
+ReadBlocks = Generator[tuple[Block, native.Taken | None], None, None]
+Ahead = Callable[[Blocks], ReadBlocks]
+"""Goes through blocks, and may have the lines of some of them read already."""
+
+
+def not_ahead(blocks: Blocks) -> ReadBlocks:
+    """Reads nothing before it is its turn."""
+    return ((block, None) for block in blocks)
 
 
 def read_archive_quickly(
@@ -70,49 +100,55 @@ def read_archive_quickly(
     reader: native.LineReader,
     most: Callable[[], int],
     advanced: Callable[[int], None] = lambda _: None,
+    ahead: Ahead = not_ahead,
 ) -> Iterator[native.Taken | Webhook | UnreadableLine]:
     """The same, with the events of ordinary webhooks in their place, many at a time.
 
     `most` says how many webhooks are wanted by the time that it is asked again.
     """
     number = 0
-    problem: Exception | None = None
+    with closing(_blocks(file)) as blocks, closing(ahead(blocks)) as read:
+        for block, whole in read:
+            start = 0
+            while start < block.end:
+                wanted = most()
+                if start == 0 and whole is not None and whole.lines <= wanted:
+                    taken = whole
+                else:
+                    # Also if it was read ahead, and more of it than is wanted.
+                    taken = reader.read(block.head, block.data, start, wanted)
+                yield taken
+                for place, line in taken.left:
+                    if not line.isspace():
+                        yield _webhook(file, number + place + 1, line)
+                number += taken.lines
+                start = taken.end
+            if block.problem is None:
+                advanced(block.position)
+            else:
+                yield _cut_off(file, number + 1, block.problem)
+
+
+def _blocks(file: Path) -> Blocks:
+    head: list[bytes] = []
     try:
         with _opened(file) as (lines, position):
-            while problem is None:
-                chunk, problem = _some(lines, min(most(), LINES_AT_ONCE))
-                if not chunk:
-                    break
-                taken = reader.read(chunk)
-                yield taken
-                for place in taken.left:
-                    if not chunk[place].isspace():
-                        yield _webhook(file, number + place + 1, chunk[place])
-                number += len(chunk)
-                advanced(position())
+            # Each as it was read: if the next one fails, this one counts.
+            while data := lines.read1(_BUFFERED if file.suffix in _PACKED else BYTES_AT_ONCE):
+                end = data.rfind(b"\n") + 1
+                if not end:
+                    head.append(data)
+                    continue
+                yield Block(b"".join(head), data, end, position())
+                head = [data[end:]]
+            last = b"".join(head)
+            yield Block(b"", last, len(last), position())
     except _UNREADABLE as error:
-        problem = error
-    if problem is not None:
-        yield UnreadableLine(file, number + 1, getattr(problem, "strerror", None) or str(problem))
-
-
-def _some(lines: IO[bytes], most: int) -> tuple[list[bytes], Exception | None]:
-    """Some lines, and what kept from reading on, if something did: what could be read before it counts."""
-    chunk: list[bytes] = []
-    size = 0
-    try:
-        for line in lines:
-            chunk.append(line)
-            size += len(line)
-            if len(chunk) >= most or size >= BYTES_AT_ONCE:
-                break
-    except _UNREADABLE as error:
-        return chunk, error
-    return chunk, None
+        yield Block(b"", b"", problem=error)
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[tuple[IO[bytes], Callable[[], int]]]:
+def _opened(file: Path) -> Iterator[tuple[io.BufferedReader, Callable[[], int]]]:
     # The usual buffer holds five lines, and most would be put together of two parts.
     with file.open("rb", _BUFFERED) as stored:
         if file.suffix == ".gz":
@@ -121,7 +157,7 @@ def _opened(file: Path) -> Iterator[tuple[IO[bytes], Callable[[], int]]]:
         elif file.suffix == ".zst":
             yield io.BufferedReader(_Unzstd(stored), _BUFFERED), stored.tell
         else:
-            yield stored, stored.tell
+            yield cast("io.BufferedReader", stored), stored.tell
 
 
 class _Unzstd(io.RawIOBase):

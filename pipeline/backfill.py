@@ -6,18 +6,20 @@ events have identities and a record is a function of them. Several processes (`b
 as one: each has its share of the calls, and all flush at the same webhooks, at the same data's time.
 """
 
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
 
 from pipeline import native
-from pipeline.archive import BYTES_AT_ONCE, LINES_AT_ONCE, UnreadableLine, read_archive, read_archive_quickly
+from pipeline.archive import Ahead, not_ahead
 from pipeline.assemble.fold import FOREVER_US
+from pipeline.backfill_archives import Archives, Progress
 from pipeline.backfill_route import Share
 from pipeline.backfill_summary import Summary
+from pipeline.backfill_threads import LakeThread, lines_ahead
 from pipeline.durable import AnyChanges, assembler_of, write_changes
 from pipeline.garbage import rarely_searched
 from pipeline.lake import Lake, LakeHistory, LakeSink
@@ -32,17 +34,14 @@ from pipeline.settings import Settings
 WEBHOOKS_A_FLUSH = 50_000
 """Counted in webhooks, nearly each of which is an event: whoever only reads them knows when it is time."""
 ROWS_A_FILE = 20_000
+WEBHOOKS_AT_ONCE = 1_000
+BYTES_AT_ONCE = 4 << 20
+"""Webhooks that the compiled part reads together."""
 FEW_WEBHOOKS = 20_000
 """So many are folded in 1 s; processes take 0.4 s to start."""
 FEW_BYTES = 64 * 1024 * 1024
-COMPLAINTS_SHOWN = 20
-
-
-class Progress(Protocol):
-    """A bar, or nothing where nobody looks."""
-
-    def __call__(self, done: int, total: int) -> None:
-        """So many of so many."""
+MOST_READERS = 4
+"""Threads that read lines: one that folds keeps up with three."""
 
 
 def backfill(
@@ -55,82 +54,42 @@ def backfill(
 ) -> Summary:
     """Folds the archives into the lake. Unreadable lines are named on stderr and counted; the others go on.
 
-    With more than one of `processes`, so many fold, and this one reads; what is soon done is done here.
+    With more than one of `processes`, so many fold, and this one reads; what is soon done is done here. If webhooks are
+    not archived as well, it is so many threads of this process that read.
     """
-    archives = _Archives(files, progress)
-    return run(settings, archives.webhooks, quick=archives.read, close_open=close_open, processes=processes)
+    archives = Archives(files, progress)
+    quick = partial(archives.read, WEBHOOKS_A_FLUSH)
+    return run(settings, archives.webhooks, quick=quick, close_open=close_open, processes=processes)
 
 
-class _Archives:
-    """Files with webhooks, read one after the other."""
-
-    def __init__(self, files: list[Path], progress: Progress) -> None:
-        self._files = files
-        self._progress = progress
-        self._sizes = [file.stat().st_size for file in files]
-
-    def webhooks(self, summary: Summary) -> Iterator[Webhook]:
-        """All webhooks."""
-        for place, file in enumerate(self._files):
-            for found in read_archive(file, self._advanced(place)):
-                if isinstance(found, Webhook):
-                    yield found
-                else:
-                    _complain(found, summary)
-            self._advanced(place + 1)(0)
-
-    def read(self, summary: Summary, reader: native.LineReader) -> Iterator[Webhook | native.Taken]:
-        """All webhooks, the ordinary ones as their events, in parts that end with the whole part of a flush."""
-
-        def most() -> int:
-            return WEBHOOKS_A_FLUSH - summary.webhooks % WEBHOOKS_A_FLUSH
-
-        for place, file in enumerate(self._files):
-            for found in read_archive_quickly(file, reader, most, self._advanced(place)):
-                if isinstance(found, UnreadableLine):
-                    _complain(found, summary)
-                else:
-                    yield found
-            self._advanced(place + 1)(0)
-
-    def _advanced(self, place: int) -> Callable[[int], None]:
-        before, total = sum(self._sizes[:place]), sum(self._sizes)
-        return lambda done: self._progress(before + done, total)
-
-
-def _complain(line: UnreadableLine, summary: Summary) -> None:
-    summary.unreadable += 1
-    if summary.unreadable <= COMPLAINTS_SHOWN:
-        sys.stderr.write(f"{line}\n")
-    elif summary.unreadable == COMPLAINTS_SHOWN + 1:
-        sys.stderr.write("further unreadable lines are counted, not named\n")
+Quick = Callable[[Summary, native.LineReader, Ahead], Generator[Webhook | native.Taken, None, None]]
 
 
 def run(
     settings: Settings,
     webhooks: Callable[[Summary], Iterable[Webhook]],
     *,
-    quick: Callable[[Summary, native.LineReader], Iterable[Webhook | native.Taken]] | None = None,
+    quick: Quick | None = None,
     close_open: bool = False,
     archive: bool | None = None,
     processes: int = 1,
 ) -> Summary:
     """Puts webhooks through the pipeline and flushes it at their end.
 
-    `quick` gives the same webhooks, the ordinary ones as events. Then so little is left to do for each that one process
-    is done before several were told what to do; webhooks that are to be archived cannot be had so.
+    `quick` gives the same webhooks, the ordinary ones as events. Then so little is left to do for each that `processes`
+    are threads of this one: processes would take longer to tell each other. Webhooks that are to be archived cannot be
+    had so.
     """
     started = time.monotonic()
     summary = Summary()
     lake = open_lake(settings.lake)
     archive = settings.archive_webhooks if archive is None else archive
     with rarely_searched():
-        reader = None
-        if quick is not None and not archive:
-            reader = Normaliser(providers(), privacy_of(settings)).quick_line_reader()
-        if quick is not None and reader is not None:
-            whole = Pass(settings, lake, archive, summary)
-            _fold_here(whole, quick(summary, reader), close_open=close_open)
+        if (
+            quick is not None
+            and not archive
+            and _fold_quickly(settings, lake, summary, quick, close_open, processes)
+        ):
             summary.seconds = time.monotonic() - started
             return summary
         every = iter(webhooks(summary))
@@ -147,6 +106,28 @@ def run(
                 shares.fold(every, summary, flush_every=WEBHOOKS_A_FLUSH, close_open=close_open)
     summary.seconds = time.monotonic() - started
     return summary
+
+
+def _fold_quickly(
+    settings: Settings, lake: Lake, summary: Summary, quick: Quick, close_open: bool, threads: int
+) -> bool:
+    """False if there is nothing compiled for it."""
+    normaliser = Normaliser(providers(), privacy_of(settings))
+    reader = normaliser.quick_line_reader()
+    if reader is None:
+        return False
+    with ExitStack() as stack:
+        ahead: Ahead = not_ahead
+        lake_thread = None
+        if threads > 1:
+            every = [normaliser.quick_line_reader() for _ in range(min(threads, MOST_READERS))]
+            readers = [one for one in every if one is not None]
+            lake_thread = stack.enter_context(LakeThread())
+            ahead = stack.enter_context(lines_ahead(readers))
+        whole = Pass(settings, lake, False, summary, lake_thread=lake_thread)
+        with closing(quick(summary, reader, ahead)) as webhooks:
+            _fold_here(whole, webhooks, close_open=close_open)
+    return True
 
 
 def _looked_into(webhooks: Iterator[Webhook]) -> tuple[Iterator[Webhook], bool]:
@@ -173,7 +154,7 @@ def _fold_here(whole: "Pass", webhooks: Iterable[Webhook | native.Taken], *, clo
             size += len(found.body)
             summary.webhooks += 1
         is_due = summary.webhooks - flushed >= WEBHOOKS_A_FLUSH
-        if is_due or len(batch) >= LINES_AT_ONCE or size >= BYTES_AT_ONCE:
+        if is_due or len(batch) >= WEBHOOKS_AT_ONCE or size >= BYTES_AT_ONCE:
             whole.take(batch)
             batch, size = [], 0
         if is_due:
@@ -196,6 +177,7 @@ class Pass:
         archive: bool,
         summary: Summary,
         share: Share | None = None,
+        lake_thread: LakeThread | None = None,
     ) -> None:
         self._normaliser = Normaliser(providers(), privacy_of(settings))
         self._quick_readers = {name: self._normaliser.quick_reader(name) for name in providers()}
@@ -204,6 +186,7 @@ class Pass:
         self._sink = LakeSink(lake)
         self._archive = archive
         self._share = share
+        self._lake_thread = lake_thread
         self._stored: list[tuple[str, Webhook]] = []
         self._rejected: list[StoredRejection] = []
         self.summary = summary
@@ -268,23 +251,32 @@ class Pass:
 
     def flush(self, data_us: int) -> None:
         """Publishes on the way what is over and has been silent for its grace."""
+        self._wait()
         self._write(self._assembler.collect(lambda _: data_us, only_settled=True))
 
     def finish(self, as_of_us: int) -> None:
         """Publishes what has ended without waiting for its grace, and what is still going on as it is."""
         self._write_webhooks()
         self._write(self._assembler.collect(lambda _: as_of_us))
+        self._wait()
         self.summary.open_calls = self._assembler.open_calls()
 
     def _write_webhooks(self) -> None:
+        self._wait()
         now_us = time.time_ns() // 1_000
         self._sink.write_webhooks(self._stored, now_us)
         self._sink.write_quarantine(self._rejected, now_us)
         self._stored, self._rejected = [], []
 
     def _write(self, changes: AnyChanges) -> None:
-        write_changes(self._sink, self._history, changes, time.time_ns() // 1_000)
+        write = partial(write_changes, self._sink, self._history, changes, time.time_ns() // 1_000)
+        write() if self._lake_thread is None else self._lake_thread.begin(write)
         events, records, retracted = changes.counts()
         self.summary.events += events
         self.summary.records += records
         self.summary.retracted += retracted
+
+    def _wait(self) -> None:
+        # What the fold asks the history of next may just be on its way into the lake.
+        if self._lake_thread is not None:
+            self._lake_thread.wait()

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline.assemble.changes import let_show
 from pipeline.assemble.fold import FOREVER_US
 from pipeline.assemble.memory import fold_events
-from pipeline.backfill import Progress
+from pipeline.backfill_archives import Progress
 from pipeline.backfill_summary import Summary
 from pipeline.garbage import rarely_searched
 from pipeline.lake import LakeHistory, LakeSink

@@ -13,7 +13,8 @@ from functools import cache
 from itertools import chain
 from typing import Final, NamedTuple
 
-from pipeline.backfill import Progress, run
+from pipeline.backfill import run
+from pipeline.backfill_archives import Progress
 from pipeline.backfill_summary import Summary
 from pipeline.lake import LakeSink
 from pipeline.lake.rows import StoredRejection

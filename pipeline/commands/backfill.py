@@ -22,7 +22,8 @@ from pipeline.commands.options import command, progress_on_terminal, settings_of
     "--processes",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Processes that fold, if there are many webhooks; the CPUs that this one may use if not given.",
+    help="Processes that fold, if there are many webhooks; threads that read, if webhooks are not archived. "
+    "The CPUs that this one may use if not given.",
 )
 def backfill(
     lake: Path | None, config: Path | None, files: tuple[Path, ...], close_open: bool, processes: int | None
@@ -31,7 +32,7 @@ def backfill(
 
     An archive holds one webhook per line as JSON, plain or .gz or .zst.
     Lines may repeat and come in any order; running an archive twice changes nothing.
-    Neither does the number of processes.
+    Neither does the number of processes or threads.
     """
     settings = settings_of(lake, config)
     from pipeline.backfill import backfill as run

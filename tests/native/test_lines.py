@@ -75,13 +75,26 @@ def bent(dice: random.Random, line: dict[str, Any]) -> bytes:
         told = told[:place] + bytes([dice.randrange(256)]) + told[place + dice.randrange(2) :]
     elif kind == 7:
         told = told.replace(b":", b" :\t").replace(b",", b" , ")
-    return told + dice.choice([b"\n", b"\r\n", b"", b"  \n"])
+    # A line end in its middle would make two of it.
+    return told.replace(b"\n", b" ") + dice.choice([b"\n", b"\r\n", b"", b"  \n"])
+
+
+def read_one(reader: native.LineReader, line: bytes) -> native.Taken:
+    """The line by itself; a line that is cut in two somewhere comes to the same."""
+    found = reader.read(b"", line)
+    cut = len(line) // 2
+    again = reader.read(line[:cut], line[cut:])
+    assert (again.lines, again.left, again.newest_us) == (found.lines, found.left, found.newest_us)
+    assert repr(again.events.to_python()) == repr(found.events.to_python())
+    assert (found.lines, found.end) == (1, len(line))
+    return found
 
 
 def assert_is_what_python_makes_of_it(found: native.Taken, line: bytes) -> bool:
     """Whether the line was taken."""
     if found.left:
-        assert (found.left, found.webhooks, found.newest_us, len(found.events)) == ([0], 0, None, 0)
+        told = (found.left, found.webhooks, found.newest_us, len(found.events))
+        assert told == ([(0, line)], 0, None, 0)
         return False
     webhook = _webhook(Path("archive"), 1, line)
     assert isinstance(webhook, Webhook), line
@@ -98,16 +111,73 @@ def test_bent_lines() -> None:
     taken = 0
     for _ in range(6_000):
         line = bent(dice, dice.choice(lines))
-        taken += assert_is_what_python_makes_of_it(quick.read([line]), line)
+        taken += assert_is_what_python_makes_of_it(read_one(quick, line), line)
     assert 1_500 < taken < 5_500
 
 
 def test_ordinary_lines_are_taken() -> None:
     lines = [ENCODE(line) for line in world.simulated(300, 32)]
-    found = reader().read(lines)
+    found = reader().read(b"", b"".join(line + b"\n" for line in lines))
     assert len(found.left) < 0.05 * len(lines)
     assert found.webhooks == len(lines) - len(found.left)
-    assert reader().read([b"\n", b" \n", b"{}", b"\xff"]).left == [0, 1, 2, 3]
+    left = [b"\n", b" \n", b"{}\n", b"\xff\n"]
+    assert reader().read(b"", b"".join(left)).left == list(enumerate(left))
+
+
+def test_it_does_not_matter_where_the_body_of_a_line_stands() -> None:
+    lines = world.simulated(300, 32)
+    dice = random.Random(3)
+
+    def found(order: Callable[[list[Any]], Any]) -> native.Taken:
+        told = [{**line, "headers": {"x": "y"}, "more": [1, {"a": "b"}]} for line in lines]
+        return reader().read(b"", b"".join(ENCODE(dict(order(list(line.items())))) + b"\n" for line in told))
+
+    meant = found(lambda fields: sorted(fields, key=lambda field: field[0] == "body"))
+    for order in (sorted, lambda fields: dice.sample(fields, len(fields))):
+        other = found(order)
+        assert repr(other.events.to_python()) == repr(meant.events.to_python())
+        assert [place for place, _ in other.left] == [place for place, _ in meant.left]
+    assert len(meant.left) < 0.05 * len(lines)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"provider":"recho","received_at":"2026-03-02T10:26:15Z","body":%s},"body":{}}',
+        b'{"provider":"recho","received_at":"2026-03-02T10:26:15Z","body":%s}',
+        b'{"provider":"recho","received_at":"2026-03-02T10:26:15Z","body":%s}}}',
+        b'{"provider":"recho","received_at":"2026-03-02T10:26:15Z","body":%s,}',
+        b'{"provider":"recho","provider":"recho","received_at":"2026-03-02T10:26:15Z","body":%s}}',
+        b'{"provider":"recho","received_at":"2026-03-02T10:26:15Z","headers":{"a":1]},"body":%s}}',
+        b'{"provider":"recho","received_at":"2026-03-02T10:26:15Z","\x01":1,"body":%s}}',
+        b'{"provider":"recho","received_at":"2026-03-02T10:26:15Z","x":'
+        + b"[" * 300
+        + b"]" * 300
+        + b',"body":%s}}',
+        b'["provider":"recho","received_at":"2026-03-02T10:26:15Z","body":%s}]',
+    ],
+)
+def test_what_only_looks_like_a_line_with_its_body_last_is_left(line: bytes) -> None:
+    body = next(line["body"] for line in world.simulated(300, 32) if line["provider"] == "recho")
+    whole = line % ENCODE(body)[:-1]
+    assert reader().read(b"", whole).left == [(0, whole)]
+
+
+@pytest.mark.parametrize("most", [1, 3, 1_000])
+def test_a_block_is_read_in_parts_and_its_unfinished_line_is_none(most: int) -> None:
+    lines = [ENCODE(line) + b"\n" for line in world.simulated(20, 32)]
+    block = b"".join(lines)[5:] + b'{"provider":'
+    quick, start, events = reader(), 0, []
+    while start < len(block) - len(b'{"provider":'):
+        found = quick.read(lines[0][:5], block, start, most)
+        assert 0 < found.lines <= most
+        events += found.events.to_python()
+        start = found.end
+    whole = quick.read(lines[0][:5], block)
+    assert (whole.lines, whole.end) == (len(lines), start)
+    assert repr(whole.events.to_python()) == repr(events)
+    assert quick.read(b"", block, start).lines == quick.read(b"", block, len(block) + 9).lines == 0
+    assert quick.read(b"", b"").lines == 0
 
 
 def test_texts_of_the_senders_are_cleaned() -> None:
@@ -121,12 +191,12 @@ def test_texts_of_the_senders_are_cleaned() -> None:
     def fails(_: str) -> str:
         raise RuntimeError("not now")
 
-    taken = native.LineReader(list(providers()), fails).read([line])
-    assert (taken.left, taken.webhooks, len(taken.events)) == ([0], 0, 0)
+    taken = native.LineReader(list(providers()), fails).read(b"", b"x\n" + line + b"\n")
+    assert (taken.left, taken.webhooks, len(taken.events)) == ([(0, b"x\n"), (1, line + b"\n")], 0, 0)
 
 
 def _cleaned(line: bytes, clean: Callable[[str], str]) -> str | None:
-    found = native.LineReader(list(providers()), clean).read([line]).events.to_python()
+    found = native.LineReader(list(providers()), clean).read(b"", line).events.to_python()
     return found[0].recording_url if found else None
 
 

@@ -163,6 +163,18 @@ impl Assembler {
         // All that may fail comes before anything changes: asked again, it is as if it had not been asked.
         let now_us = self.times(as_of_us)?;
         let past = self.remember(py)?;
+        Ok(py.detach(|| self.changes(&now_us, past, only_settled)))
+    }
+}
+
+impl Assembler {
+    /// What `collect` gives, once it is known what the time is and what of the past is wanted.
+    fn changes(
+        &mut self,
+        now_us: &[Option<i64>],
+        past: Vec<(u32, Remembered)>,
+        only_settled: bool,
+    ) -> Changes {
         let mut looked_at = std::mem::take(&mut self.dirty);
         let mut is_looked_at: AHashSet<u32> = looked_at.iter().copied().collect();
         for (number, past) in past {
@@ -191,11 +203,9 @@ impl Assembler {
         looked_at
             .retain(|number| self.streams[*number as usize].as_ref().is_some_and(|stream| stream.is_dirty));
         self.dirty = looked_at;
-        Ok(changes)
+        changes
     }
-}
 
-impl Assembler {
     fn stream(&mut self, number: u32) -> &mut Stream {
         self.streams[number as usize].as_mut().expect("a number is in use as long as anything names it")
     }

@@ -30,7 +30,7 @@ type See<'a> = &'a mut dyn FnMut(&str, Option<&[u8]>) -> Sure<()>;
 #[pyclass(module = "pipeline.native._native")]
 pub struct Reader {
     provider: String,
-    pub decoder: Option<Decoder>,
+    decoder: Option<Decoder>,
     /// `without_credentials`, told which are our own.
     clean: Py<PyAny>,
     cleaned_reasons: AHashMap<Text, Text>,
@@ -103,7 +103,7 @@ impl Reader {
 
     /// `Normaliser._told`: a text of the sender's is what credentials may hide in.
     fn without_credentials(&mut self, py: Python<'_>, event: &mut Arc<Event>) -> PyResult<()> {
-        if event.recording_url.is_none() && event.failure_reason.is_none() && event.errors.is_empty() {
+        if !has_texts(event) {
             return Ok(());
         }
         let event = Arc::make_mut(event);
@@ -136,6 +136,11 @@ impl Reader {
     fn cleaned(&self, py: Python<'_>, text: &Text) -> PyResult<Text> {
         Text::read(&self.clean.bind(py).call1((text.as_str(),))?)
     }
+}
+
+/// Whether the event has any text of the sender's own.
+pub fn has_texts(event: &Event) -> bool {
+    event.recording_url.is_some() || event.failure_reason.is_some() || !event.errors.is_empty()
 }
 
 /// `WebhookReader.webhook` and the event of what it gives. The query decides nothing of what is ordinary.

@@ -14,6 +14,8 @@ mod whippy;
 
 use std::borrow::Cow;
 
+pub use self::shape::is_too_deep;
+
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::model::{Event, Text};
@@ -53,7 +55,7 @@ pub fn decoder(provider: &str) -> Option<Decoder> {
 
 /// The body as a shape, or `Plain` if it is anything else: no JSON, too deep, a field twice, a number too large.
 pub fn shaped<'a, T: Deserialize<'a>>(body: &'a str) -> Sure<T> {
-    if shape::is_too_deep(body) {
+    if is_too_deep(body) {
         return Err(Plain);
     }
     serde_json::from_str(body).map_err(|_| Plain)
