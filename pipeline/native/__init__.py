@@ -5,10 +5,22 @@ Where it was not built `IS_COMPILED` is False, and everything is done in Python,
 
 from typing import Any, Final
 
-__all__ = ["IS_COMPILED", "Assembler", "Changes", "Events", "LineReader", "Reader", "Records", "Taken"]
+__all__ = [
+    "IS_COMPILED", "Assembler", "Batches", "Changes", "Events", "LineReader", "Messages", "Reader", "Records", "Taken"
+]  # fmt: skip
 
 try:
-    from pipeline.native._native import Assembler, Changes, Events, LineReader, Reader, Records, Taken
+    from pipeline.native._native import (
+        Assembler,
+        Batches,
+        Changes,
+        Events,
+        LineReader,
+        Messages,
+        Reader,
+        Records,
+        Taken,
+    )
 except ImportError:
 
     class _Absent:
@@ -17,7 +29,8 @@ except ImportError:
         def __init__(self, *_: Any, **__: Any) -> None:
             raise RuntimeError("the compiled part of Callfold is not there")
 
-    Assembler = Changes = Events = LineReader = Reader = Records = Taken = _Absent  # type: ignore[misc,assignment]
+    Assembler = Batches = Changes = Events = LineReader = _Absent  # type: ignore[misc,assignment]
+    Messages = Reader = Records = Taken = _Absent  # type: ignore[misc,assignment]
     IS_COMPILED: Final = False
 else:
     IS_COMPILED = True  # type: ignore[misc]

@@ -70,12 +70,13 @@ class Normaliser:
         """
         if provider not in self._quickly_read():
             return None
-        return native.Reader(provider, partial(without_credentials, own=self._own))
+        return native.Reader(provider, partial(without_credentials, own=self._own), self._own)
 
     def quick_line_reader(self) -> native.LineReader | None:
         """The same for lines of an archive, of whatever provider."""
         names = self._quickly_read()
-        return native.LineReader(names, partial(without_credentials, own=self._own)) if names else None
+        clean = partial(without_credentials, own=self._own)
+        return native.LineReader(names, clean, self._own) if names else None
 
     def _quickly_read(self) -> list[str]:
         if not (native.IS_COMPILED and self._keeps_numbers):

@@ -139,7 +139,9 @@ class StreamApp(faust.App):
     async def _deliver(self, feed: _Feed, event: Any) -> None:
         message: BatchMessage = event.message
         receipt = message.receipt
-        batch = RecordBatch(message.topic, message.partition, event.value, event.ack)
+        batch = RecordBatch(message.topic, message.partition, message.value, event.ack)
+        # Faust keeps the message until it is acknowledged. The records are held by who works on them alone.
+        message.value = None
         await feed.is_ready.wait()
         receipt.is_taken = await self._persist(
             feed, "take", lambda: feed.handler.take(batch), lambda: not receipt.is_void

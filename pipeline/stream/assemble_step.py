@@ -27,7 +27,7 @@ from pipeline.normalise import StoredWebhook
 from pipeline.stream.handler import RecordBatch
 from pipeline.stream.messages import event_from, messages_after_files, messages_before_files, time_zero_us
 from pipeline.stream.metrics import WorkerMetrics
-from pipeline.stream.producer import Backlog, BulkProducer, Message
+from pipeline.stream.producer import AnyMessages, Backlog, BulkProducer, Message
 from pipeline.stream.tenure import Claim
 from pipeline.topic_names import call_events_topic, call_records_topic, home_partition, webhooks_topic
 
@@ -143,7 +143,7 @@ class AssembleStep:
             for provider, own in events.items():
                 self._add(batch.partition, provider, own)
             self._rejected += rejected
-            self._acks.append(lambda: self._acknowledge(batch))
+            self._acks.append(self._acknowledging(batch))
 
     async def add(
         self, number: int, provider: str, events: list[CallEvent] | native.Events, ack: Callable[[], None]
@@ -163,10 +163,16 @@ class AssembleStep:
         # The compiled assembler takes its events away.
         self._assembler.add(shard, events)  # type: ignore[arg-type]
 
-    def _acknowledge(self, batch: RecordBatch) -> None:
-        batch.ack()
-        if self._backlog is not None:
-            self._backlog.committed(batch.partition, batch.records[-1].offset)
+    def _acknowledging(self, batch: RecordBatch) -> Callable[[], None]:
+        """How a batch is acknowledged, without its records: they are not held until then."""
+        ack, partition, last_offset = batch.ack, batch.partition, batch.records[-1].offset
+
+        def acknowledge() -> None:
+            ack()
+            if self._backlog is not None:
+                self._backlog.committed(partition, last_offset)
+
+        return acknowledge
 
     async def flush(self) -> None:
         """Makes durable what changed, then acknowledges. On DestinationUnavailable the next flush goes on."""
@@ -215,7 +221,7 @@ class AssembleStep:
         for acknowledge in unwritten.acks:
             acknowledge()
 
-    async def _produce(self, messages: list[Message], claim: Claim = lambda: None) -> None:
+    async def _produce(self, messages: AnyMessages, claim: Claim = lambda: None) -> None:
         if messages:
             claim()
             await self._producer.send(call_records_topic(self._prefix), messages)

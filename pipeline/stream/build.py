@@ -11,8 +11,8 @@ from pipeline.topic_names import worker_group
 #: batches that may wait in one agent's queue before the partition is no longer fetched
 QUEUED_BATCHES = 4
 FETCH_RECORDS = 20_000
-#: of one partition and fetch
-FETCH_BYTES = 1024 * 1024
+#: of one partition and fetch; Faust takes half a millisecond a batch, however large
+FETCH_BYTES = 4 * 1024 * 1024
 #: after so long without a heartbeat a worker counts as dead and its partitions go to the others
 SESSION_SECONDS = 10.0
 #: A broker that has just started may not know a topic yet, and the group then divides what it knows: nobody would

@@ -17,11 +17,11 @@ class RecordBatch:
     topic: str
     partition: int
     records: Records
-    _acknowledge: Callable[[], object]
+    ack: Callable[[], object]
+    """Says that what came of this batch is durable; does nothing after its partition was revoked.
 
-    def ack(self) -> None:
-        """Say that what came of this batch is durable; does nothing after its partition was revoked."""
-        self._acknowledge()
+    It can be kept without the batch, and its records need not be held until then.
+    """
 
 
 class BatchHandler(Protocol):

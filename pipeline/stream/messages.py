@@ -12,7 +12,7 @@ from pipeline.durable import AnyChanges
 from pipeline.lake.rows import RECORD_FIELDS, StoredRejection, column_of
 from pipeline.model import CallEvent, CallRecord, Webhook
 from pipeline.providers import read_instant
-from pipeline.stream.producer import Message
+from pipeline.stream.producer import AnyMessages, Message
 from pipeline.stream.records import Record
 
 HTTP_HEADER = "http."
@@ -132,7 +132,7 @@ def record_message(record: CallRecord) -> bytes:
     return _ENCODER.encode(_RecordMessage(*values))
 
 
-def messages_before_files(changes: AnyChanges) -> list[Message]:
+def messages_before_files(changes: AnyChanges) -> AnyMessages:
     """Records of calls that are sure to be calls, by call key."""
     if isinstance(changes, native.Changes):
         return changes.messages_before_files()
@@ -140,7 +140,7 @@ def messages_before_files(changes: AnyChanges) -> list[Message]:
     return [(r.call_key, record_message(r)) for r in records if r.call_key not in changes.uncertain]
 
 
-def messages_after_files(changes: AnyChanges) -> list[Message]:
+def messages_after_files(changes: AnyChanges) -> AnyMessages:
     """The others, the tombstones, and what is to be told again."""
     if isinstance(changes, native.Changes):
         return changes.messages_after_files()

@@ -4,6 +4,7 @@ One message at a time costs as much as consuming one at a time; a batch of one p
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from struct import unpack_from
@@ -13,6 +14,7 @@ import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from pipeline import native
 from pipeline.errors import DestinationUnavailable
 from pipeline.stream.connection import PLAINTEXT, ClientOptions, bootstrap_servers
 
@@ -23,6 +25,11 @@ _FEW = 64
 
 Message = tuple[str | None, bytes | None]
 """Key and value; a value of None is a tombstone."""
+
+AnyMessages = list[Message] | native.Messages
+"""The latter are records that need not become messages one by one."""
+
+_Encoded = tuple[bytes | None, bytes | None]
 
 
 def murmur2_partition(key: bytes, partitions: int) -> int:
@@ -97,6 +104,34 @@ class Backlog:
         return max(self._bytes.values(), default=0)
 
 
+class ReadyBatch:
+    """A batch that is whole, where aiokafka's producer expects a `BatchBuilder`: it asks these things of it.
+
+    Of the others, `_set_producer_state` is for idempotent producers, and `append` for single messages.
+    """
+
+    def __init__(self, count: int, raw: bytes) -> None:
+        self._count, self._raw = count, raw
+
+    def record_count(self) -> int:
+        """How many records are in it."""
+        return self._count
+
+    def size(self) -> int:
+        """How many bytes it has."""
+        return len(self._raw)
+
+    def close(self) -> None:
+        """Nothing can be added to it anyway."""
+
+    def closed(self) -> bool:
+        """So it need not wait for more."""
+        return True
+
+    def _build(self) -> bytes:
+        return self._raw
+
+
 class BulkProducer:
     """Sends lists of messages and waits for them; between `start` and `stop`."""
 
@@ -150,23 +185,23 @@ class BulkProducer:
         """Stores all messages, those of one key in their order. DestinationUnavailable if any was not stored."""
         try:
             count = len(await self._started.partitions_for(topic))
-            encoded = [(None if key is None else key.encode(), value) for key, value in messages]
-            keys = [key for key, _ in encoded if key is not None]
-            if partition_of is murmur2_partition:
-                places = iter(murmur2_partitions(keys, count))
+            if isinstance(messages, native.Messages) and partition_of is murmur2_partition:
+                sending = [self._send_ready(topic, p, batches) for p, batches in messages.by_partition(count)]
             else:
-                places = iter([partition_of(key, count) for key in keys])
-            grouped: dict[int, list[tuple[bytes | None, bytes | None]]] = {}
-            for message in encoded:
-                partition = 0 if message[0] is None else next(places)
-                grouped.setdefault(partition, []).append(message)
-            await asyncio.gather(*(self._send_to(topic, p, group) for p, group in grouped.items()))
+                grouped = _by_partition(messages, count, partition_of)
+                sending = [self._send_to(topic, p, group) for p, group in grouped.items()]
+            # All of them to their ends: what is tried again must not meet what is still on its way.
+            for problem in await asyncio.gather(*sending, return_exceptions=True):
+                if problem is not None:
+                    raise problem
         except (KafkaError, OSError) as error:
             raise DestinationUnavailable(f"Kafka did not take messages for {topic}: {error!r}") from error
 
-    async def _send_to(
-        self, topic: str, partition: int, messages: list[tuple[bytes | None, bytes | None]]
-    ) -> None:
+    async def _send_ready(self, topic: str, partition: int, batches: native.Batches) -> None:
+        while ready := batches.next(BATCH_BYTES, int(time.time() * 1000)):
+            await self._send_batch(topic, partition, ReadyBatch(*ready))
+
+    async def _send_to(self, topic: str, partition: int, messages: list[_Encoded]) -> None:
         batch = self._started.create_batch()
         for key, value in messages:
             if batch.append(key=key, value=value, timestamp=None) is None:
@@ -182,3 +217,19 @@ class BulkProducer:
         stored = await (await self._started.send_batch(batch, topic, partition=partition))
         if topic in self.backlogs:
             self.backlogs[topic].sent(partition, stored.offset + count - 1, size)
+
+
+def _by_partition(
+    messages: Iterable[Message], count: int, partition_of: Callable[[bytes, int], int]
+) -> dict[int, list[_Encoded]]:
+    encoded = [(None if key is None else key.encode(), value) for key, value in messages]
+    keys = [key for key, _ in encoded if key is not None]
+    if partition_of is murmur2_partition:
+        places = iter(murmur2_partitions(keys, count))
+    else:
+        places = iter([partition_of(key, count) for key in keys])
+    grouped: dict[int, list[_Encoded]] = {}
+    for message in encoded:
+        partition = 0 if message[0] is None else next(places)
+        grouped.setdefault(partition, []).append(message)
+    return grouped

@@ -34,6 +34,7 @@ from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from pipeline.stream.frames import read_frames
 from pipeline.stream.ledger import OffsetLedger, Receipt
 from pipeline.stream.records import as_decoded
 from pipeline.stream.tenure import Tenure
@@ -41,6 +42,8 @@ from pipeline.stream.tenure import Tenure
 log = logging.getLogger(__name__)
 
 FETCH_WAIT_MS = 250
+ANSWER_BYTES = 16 * 1024 * 1024
+"""Of all partitions together: what waits here for its turn, and the buffer that it was read into, are no larger."""
 _CONFIRMING = {HeartbeatRequest: (0, RebalanceInProgressError.errno), SyncGroupRequest: (0,)}
 """The answers, by request, that only a living member gets. One that is to join again is a member all the same."""
 
@@ -55,15 +58,15 @@ class BatchMessage(ConsumerMessage):
 
 
 class BatchSchema(faust.Schema):
-    """Hands the list of records through undecoded: Faust acknowledges silently what it cannot decode."""
+    """Leaves the records in their message, undecoded: Faust acknowledges silently what it cannot decode."""
 
     def loads_key(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
         """No key: each record of the batch has its own."""
         return None
 
     def loads_value(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
-        """The records as they are."""
-        return message.value
+        """None: whatever it is, Faust holds it until the next batch comes."""
+        return None
 
 
 async def _no_hook(partitions: set[TP]) -> None:
@@ -79,7 +82,9 @@ class PromptConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        consumer._fetch_max_bytes = ANSWER_BYTES
         consumer._value_deserializer = as_decoded
+        read_frames(consumer._client)
         return consumer
 
     async def on_start(self) -> None:
@@ -121,6 +126,7 @@ class BatchConsumer(driver.Consumer):
         generation = self.app.consumer_generation_id
         records, _ = await self._wait_next_records(timeout)
         unread = {tp: batch for tp, batch in (records or {}).items() if batch}
+        del records  # it would hold the first batches until the last is handed over
         while unread and self._is_current(generation):
             tp = next(iter(unread))
             message = self._batch_message(tp, unread.pop(tp))

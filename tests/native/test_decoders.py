@@ -331,3 +331,36 @@ def test_every_character_tells_of_itself_in_an_identity() -> None:
         payload["body"]["text"] = "".join(map(chr, points))
         for is_escaped in (True, False):
             assert is_taken(with_body(webhook, json.dumps(payload, ensure_ascii=is_escaped).encode()))
+
+
+def test_errors_are_told_alike() -> None:
+    dice, taken = random.Random(9), 0
+    webhook = next(w for w in simulated("recho") if b'"OUTBOUND_CALL_ERROR"' in w.body)
+    names = ("code", "message", "timestamp", "where", "phase", "stacktrace")
+    texts = (
+        "PROVIDER_ERROR",
+        "",
+        'é\n"/\\\x01\x7f',
+        "Carrier rejected",
+        "x" * 1024,
+        "2026-03-02T00:04:41.343Z",
+    )
+    rare: tuple[Any, ...] = (" ", "x" * 1025, 5, 1.5, True, [], {}, "\ud800")
+
+    def error() -> Any:
+        told = {name: dice.choice((*texts, None)) for name in names if dice.random() < 0.7}
+        if dice.random() < 0.05:
+            told[dice.choice((*names, "zz"))] = dice.choice(rare)
+        shuffled = dict(dice.sample(list(told.items()), len(told)))
+        return shuffled if dice.random() < 0.97 else dice.choice([*rare, None])
+
+    for _ in range(5_000):
+        payload = json.loads(webhook.body)
+        payload["body"]["errors"] = [error() for _ in range(dice.randrange(4))]
+        payload["eventType"] = dice.choice(
+            ["OUTBOUND_CALL_ERROR", "INBOUND_CALL_ERROR", "OUTBOUND_CALL_CALLING"]
+        )
+        payload["body"]["data"]["callStatus"] = dice.choice(["ERROR", "VOICEMAIL_REACHED", None])
+        body = json.dumps(payload, ensure_ascii=dice.random() < 0.5).encode("utf-8", "surrogatepass")
+        taken += is_taken(with_body(webhook, body))
+    assert 3_500 < taken < 5_000

@@ -82,12 +82,11 @@ def check_records(reader: Any, provider: str, records: list[Any]) -> int:
 def test_undisturbed_traffic_is_read(provider: str, tmp_path: Path) -> None:
     webhooks = simulated(provider, 600, 5, tmp_path)
     assert len(webhooks) > 100
-    reader = native.Reader(provider, clean)
+    reader = native.Reader(provider, clean, OWN)
     read = check_records(reader, provider, [record_of(webhook) for webhook in webhooks])
     assert read == check(reader.read_webhooks(webhooks), webhooks)
     if provider in COMPILED:
-        # Of the bus's events some come without the relay's envelope.
-        assert read > 0.8 * len(webhooks)
+        assert read > 0.99 * len(webhooks)
 
 
 INSTANTS = (
@@ -130,7 +129,7 @@ def odd_record(webhook: Webhook, dice: random.Random) -> SimpleNamespace:
 
 @pytest.mark.parametrize("provider", NAMES)
 def test_odd_records_are_read_alike_or_left(provider: str) -> None:
-    dice, reader, read = random.Random(f"odd {provider}"), native.Reader(provider, clean), 0
+    dice, reader, read = random.Random(f"odd {provider}"), native.Reader(provider, clean, OWN), 0
     for _ in range(120):
         webhooks = [dice.choice(archived(provider)) for _ in range(12)]
         webhooks = [bent(webhook, dice) if dice.random() < 0.2 else webhook for webhook in webhooks]
@@ -142,7 +141,7 @@ def test_odd_records_are_read_alike_or_left(provider: str) -> None:
 
 @pytest.mark.parametrize("provider", NAMES)
 def test_odd_webhooks_are_read_alike_or_left(provider: str) -> None:
-    dice, reader = random.Random(f"webhooks {provider}"), native.Reader(provider, clean)
+    dice, reader = random.Random(f"webhooks {provider}"), native.Reader(provider, clean, OWN)
     webhooks = [bent(dice.choice(archived(provider)), dice) for _ in range(1_000)]
     read = check(reader.read_webhooks(webhooks), webhooks)
     assert provider not in COMPILED or read > 100
@@ -150,13 +149,13 @@ def test_odd_webhooks_are_read_alike_or_left(provider: str) -> None:
 
 def test_webhooks_of_others_are_left() -> None:
     ours, others = archived("freeclimb")[:5], archived("recho")[:5]
-    _, left = native.Reader("freeclimb", clean).read_webhooks([*others, *ours])
+    _, left = native.Reader("freeclimb", clean, OWN).read_webhooks([*others, *ours])
     assert set(range(5)) <= set(left) < set(range(10))
 
 
 def test_of_an_unknown_provider_everything_is_left() -> None:
     webhooks = [msgspec.structs.replace(webhook, provider="nobody") for webhook in archived("freeclimb")]
-    reader = native.Reader("nobody", clean)
+    reader = native.Reader("nobody", clean, OWN)
     for found in (reader.read_webhooks(webhooks), reader.read([record_of(webhook) for webhook in webhooks])):
         events, left = found
         assert (len(events), events.others, events.newest_us, left) == (
@@ -182,7 +181,7 @@ def test_of_an_unknown_provider_everything_is_left() -> None:
 )
 def test_what_is_no_record_is_left(record: Any) -> None:
     good = record_of(next(webhook for webhook in archived("freeclimb") if webhook.headers))
-    events, left = native.Reader("freeclimb", clean).read([good, record, good])
+    events, left = native.Reader("freeclimb", clean, OWN).read([good, record, good])
     assert (len(events), left) == (2, [1])
 
 
@@ -203,47 +202,29 @@ def test_texts_of_the_senders_hold_no_credentials() -> None:
     ]
     urls = ["https://u:pass@host/x?sig=abcdefgh", "https://host/x", OWN[0]]
     webhooks = [*map(ended, texts), *(ended(url=url) for url in urls), ended(texts[1], urls[0])] * 2
-    reader = native.Reader("freeclimb", clean)
+    reader = native.Reader("freeclimb", clean, OWN)
     assert check(reader.read_webhooks(webhooks), webhooks) == len(webhooks)
     found = repr(reader.read_webhooks(webhooks)[0].to_python())
     assert "abcdefgh" not in found
     assert OWN[0] not in found
 
 
-def test_words_are_cleaned_once_and_not_remembered_without_end() -> None:
-    asked: list[str] = []
-
-    def seen(text: str) -> str:
-        asked.append(text)
-        return text
-
-    reader = native.Reader("freeclimb", seen)
-    reader.read_webhooks([ended("internalError")] * 50)
-    assert asked == ["internalError"]
-    reader.read_webhooks([ended("long " * 20)] * 3)
-    assert asked[1:] == ["long " * 20] * 3
-    many = [ended(f"word-{number}") for number in range(3_000)]
-    assert check(reader.read_webhooks(many), many) == 3_000
-    reader.read_webhooks([ended("internalError")])
-    assert asked[-1] == "internalError"
-
-
 def test_where_the_cleaning_fails_the_webhook_is_left() -> None:
     def broken(text: str) -> str:
         raise LookupError(text)
 
-    for clean in (broken, lambda _: 5):
+    for fails in (broken, lambda _: 5):
         ringing = {"callId": "c", "requestType": "callStatus", "callStatus": "ringing"}
         other = Webhook("freeclimb", 1_778_576_400_000_000, json.dumps(ringing).encode())
-        webhooks = [ended("internalError"), other, ended()]
-        events, left = native.Reader("freeclimb", clean).read_webhooks(webhooks)
-        assert (len(events), left) == (1, [0, 2])
+        webhooks = [ended("token: internalError"), other, ended(url="https://host/x?key=y"), ended("busy")]
+        events, left = native.Reader("freeclimb", fails).read_webhooks(webhooks)
+        assert (len(events), left) == (2, [0, 2])
 
     def interrupted(text: str) -> str:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        native.Reader("freeclimb", interrupted).read_webhooks([ended("internalError")])
+        native.Reader("freeclimb", interrupted).read_webhooks([ended("token: internalError")])
 
 
 def some_events() -> list[CallEvent]:
@@ -259,7 +240,7 @@ def test_events_go_there_and_back_and_together() -> None:
     found = native.Events.of(events)
     assert told(found.to_python()) == told(events)
     assert (len(found), found.others) == (len(events), 0)
-    more, _ = native.Reader("freeclimb", clean).read_webhooks(ordinary("freeclimb"))
+    more, _ = native.Reader("freeclimb", clean, OWN).read_webhooks(ordinary("freeclimb"))
     both = told(events) + told(more.to_python())
     found.extend(more)
     assert told(found.to_python()) == both

@@ -281,7 +281,7 @@ def in_c(records: Iterable[Any]) -> list[Any]:
 @pytest.mark.parametrize("provider", provider_names())
 def test_a_reader_reads_them_as_it_reads_a_list(provider: str) -> None:
     dice, read = random.Random(f"records {provider}"), 0
-    reader = native.Reader(provider, reading.clean)
+    reader = native.Reader(provider, reading.clean, reading.OWN)
     for number in range(60):
         webhooks = [dice.choice(archived(provider)) for _ in range(12)]
         odd = [

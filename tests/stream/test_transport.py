@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pipeline.stream.embedded import PARTITIONS, EmbeddedBroker
 from pipeline.stream.handler import Partitions, RecordBatch
 from pipeline.stream.progress import ProgressWatch
 from pipeline.stream.topics import TopicSpec, bootstrap_servers, create_missing_topics
+from pipeline.stream.transport import BatchConsumer
 from pipeline.stream.worker import run_until
 
 SESSION_SECONDS = 6
@@ -210,6 +212,52 @@ def test_an_unavailable_destination_gets_the_same_batch_again(broker: EmbeddedBr
 
     run_with(lambda: scene.app(handler), script)
     assert handler.values == [b"a"] * 5
+    assert run(scene.committed())[0] == 5
+
+
+class Watched(list[Any]):
+    """Records of which can be said whether anybody holds them."""
+
+
+def test_records_are_held_until_they_are_taken_and_not_until_they_are_acknowledged(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(broker)
+    run(scene.fill([b"a"] * 5, partition=0))
+    message_of = BatchConsumer._batch_message
+    monkeypatch.setattr(
+        BatchConsumer, "_batch_message", lambda self, tp, batch: message_of(self, tp, Watched(batch))
+    )
+    # pytest keeps what is logged: an exception, and with it the frames in which the batch stands.
+    monkeypatch.setattr("pipeline.stream.app.log.warning", lambda *_: None)
+    held: list[weakref.ref[Any]] = []
+    acks: list[Callable[[], object]] = []
+
+    class Forgetful(Recorder):
+        """Keeps nothing but the acknowledgement, and gives it up only in the end."""
+
+        tries = 0
+
+        async def take(self, batch: RecordBatch) -> None:
+            self.tries += 1
+            held.append(weakref.ref(batch.records))
+            assert [record.value for record in batch.records] == [b"a"] * 5
+            if self.tries == 1:
+                raise DestinationUnavailable("away")
+            acks.append(batch.ack)
+
+        async def drain(self) -> None:
+            for ack in acks:
+                ack()
+
+    async def script(worker: StreamApp) -> None:
+        await until(lambda: len(acks) == 1)
+        assert held[0] is held[1]
+        await until(lambda: held[0]() is None)
+        assert worker.consumer.unacked
+        assert (await scene.committed())[0] is None
+
+    run_with(lambda: scene.app(Forgetful()), script)
     assert run(scene.committed())[0] == 5
 
 

@@ -83,6 +83,18 @@ SIGNATURES: Final = (
     *("t=0000000000", "t=9999999999", "t==1778576400", "t=-5", "t=abc,t=1778576400", "v1=" + "a" * 3000, "t=é"),
 )  # fmt: skip
 
+QUERIES: Final[tuple[dict[str, str], ...]] = (
+    *(
+        {},
+        {"agent_id": "7"},
+        {"agent_id": ""},
+        {"agent_id": " "},
+        {"agent_id": "\x1f"},
+        {"agent_id": "é" * 600},
+    ),
+    *({"agent_id": "x" * 1025}, {"agent": "7"}, {"Agent_id": "7"}, {"a": "b", "agent_id": "41123.0"}),
+)
+
 
 def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -166,7 +178,7 @@ _BYTES: Final[tuple[Callable[[bytes, random.Random], bytes], ...]] = (
 
 
 def bent(webhook: Webhook, dice: random.Random) -> Webhook:
-    """The webhook with up to three values bent, some bytes, its headers and its time."""
+    """The webhook with up to three values bent, some bytes, its headers, its query and its time."""
     payload = json.loads(webhook.body)
     for _ in range(dice.choice([0, 1, 1, 1, 2, 3])):
         payload = _bend(payload, dice)
@@ -178,9 +190,10 @@ def bent(webhook: Webhook, dice: random.Random) -> Webhook:
         headers[SIGNATURE] = dice.choice(SIGNATURES)
     elif dice.random() < 0.1:
         headers.pop(SIGNATURE, None)
+    query = dice.choice(QUERIES) if dice.random() < 0.1 else webhook.query
     received_us = webhook.received_us
     if dice.random() < 0.1:
         received_us = dice.choice(
             [0, -1, 1, 946_684_800_000_000, 4_102_444_800_000_000, 2**53, 2**63 - 1, -(2**63)]
         )
-    return msgspec.structs.replace(webhook, body=body, headers=headers, received_us=received_us)
+    return msgspec.structs.replace(webhook, body=body, headers=headers, query=query, received_us=received_us)

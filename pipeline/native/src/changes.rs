@@ -6,13 +6,12 @@
 use std::sync::Arc;
 
 use ahash::AHashSet;
-use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyList, PySet, PyString, PyTuple, PyType};
+use pyo3::types::{PyList, PySet, PyTuple, PyType};
 
+use crate::batches::{Keyed, Messages};
 use crate::columns::{event_columns, key_hash, record_columns};
-use crate::messages::record_message;
 use crate::model::{Event, Record, Text};
 
 #[pyclass(module = "pipeline.native._native", frozen)]
@@ -25,22 +24,20 @@ pub struct Changes {
     pub again: Vec<(Text, Option<Arc<Record>>)>,
 }
 
-type Message<'py> = (Bound<'py, PyString>, Option<Bound<'py, PyBytes>>);
-
-fn message<'py>(py: Python<'py>, record: &Record) -> PyResult<Message<'py>> {
-    // As in Python: a date of no calendar is an error, and no event that is taken has one.
-    let told = record_message(record).map_err(|_| PyOverflowError::new_err("date value out of range"))?;
-    Ok((PyString::new(py, &record.call_key), Some(PyBytes::new(py, &told))))
-}
-
-fn tombstone<'py>(py: Python<'py>, call_key: &str) -> Message<'py> {
-    (PyString::new(py, call_key), None)
-}
-
 fn pairs<'py>(py: Python<'py>, records: &[(Text, Arc<Record>)]) -> PyResult<Bound<'py, PyList>> {
     let made: PyResult<Vec<_>> =
         records.iter().map(|(key, record)| Ok((key.as_str(), record.to_python(py)?))).collect();
     PyList::new(py, made?)
+}
+
+impl Changes {
+    fn is_unsure(&self, (_, record): &(Text, Arc<Record>)) -> bool {
+        self.unsure.contains(&record.call_key)
+    }
+}
+
+fn message((_, record): &(Text, Arc<Record>)) -> Keyed {
+    (record.call_key.clone(), Some(record.clone()))
 }
 
 #[pymethods]
@@ -122,28 +119,15 @@ impl Changes {
     }
 
     /// Messages of records of calls that are sure to be calls.
-    fn messages_before_files<'py>(&self, py: Python<'py>) -> PyResult<Vec<Message<'py>>> {
-        let sure = self.changed.iter().filter(|(_, record)| !self.unsure.contains(&record.call_key));
-        sure.map(|(_, record)| message(py, record)).collect()
+    fn messages_before_files(&self) -> Messages {
+        Messages(self.changed.iter().filter(|told| !self.is_unsure(told)).map(message).collect())
     }
 
     /// Messages of the others, the tombstones, and what is to be told again.
-    fn messages_after_files<'py>(&self, py: Python<'py>) -> PyResult<Vec<Message<'py>>> {
-        let mut told = Vec::new();
-        for (_, record) in self.changed.iter().filter(|(_, record)| self.unsure.contains(&record.call_key)) {
-            told.push(message(py, record)?);
-        }
-        told.extend(self.gone.iter().map(|(_, record)| tombstone(py, &record.call_key)));
-        for (call_key, record) in &self.again {
-            told.push(match record {
-                Some(record) => {
-                    let (_, value) = message(py, record)?;
-                    (PyString::new(py, call_key), value)
-                }
-                None => tombstone(py, call_key),
-            });
-        }
-        Ok(told)
+    fn messages_after_files(&self) -> Messages {
+        let unsure = self.changed.iter().filter(|told| self.is_unsure(told)).map(message);
+        let tombstones = self.gone.iter().map(|(_, record)| (record.call_key.clone(), None));
+        Messages(unsure.chain(tombstones).chain(self.again.iter().cloned()).collect())
     }
 
     /// The hashes of the streams that something is written of (`history.note`).

@@ -2,8 +2,10 @@
 //! in Python, for ordinary webhooks. Python's is what is meant; tests hold the two to be the same.
 
 mod assembler;
+mod batches;
 mod changes;
 mod columns;
+mod credentials;
 mod cut;
 mod decode;
 mod departed;
@@ -29,6 +31,8 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<assembler::Assembler>()?;
+    module.add_class::<batches::Messages>()?;
+    module.add_class::<batches::Batches>()?;
     module.add_class::<changes::Changes>()?;
     module.add_class::<events::Events>()?;
     module.add_class::<reader::Reader>()?;

@@ -13,10 +13,11 @@ use serde::Deserialize;
 use serde_json::Deserializer;
 use serde_json::value::RawValue;
 
+use crate::credentials::Cleaner;
 use crate::decode::{Decoder, Plain, Sure, decoder, is_too_deep, shaped, text_instant};
 use crate::events::Events;
 use crate::model::Event;
-use crate::reader::{Reader, decoded, has_texts};
+use crate::reader::{decoded, text_told};
 
 /// Any line that is a webhook.
 #[derive(Deserialize)]
@@ -29,6 +30,8 @@ struct Line<'a> {
     body: &'a RawValue,
     #[serde(borrow, default)]
     headers: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    query: Option<&'a RawValue>,
 }
 
 /// What was taken of some lines of a block.
@@ -49,32 +52,25 @@ pub struct Taken {
 #[pyclass(module = "pipeline.native._native")]
 pub struct LineReader {
     decoders: AHashMap<String, Decoder>,
-    cleaner: Reader,
+    cleaner: Cleaner,
 }
 
 #[pymethods]
 impl LineReader {
     #[new]
-    fn new(providers: Vec<String>, clean: Py<PyAny>) -> LineReader {
+    #[pyo3(signature = (providers, clean, own=Vec::new()))]
+    fn new(providers: Vec<String>, clean: Py<PyAny>, own: Vec<Bound<'_, PyAny>>) -> LineReader {
         let decoders = providers.into_iter().filter_map(|name| decoder(&name).map(|found| (name, found)));
-        LineReader { decoders: decoders.collect(), cleaner: Reader::new("", clean) }
+        LineReader { decoders: decoders.collect(), cleaner: Cleaner::new(clean, &own) }
     }
 
     /// Reads lines of a block from `start` on, `most` at most. The first line of all begins in `head`; what comes
     /// behind the last line end is none yet. A block without any line end is one line.
     #[pyo3(signature = (head, block, start=0, most=usize::MAX))]
-    fn read(
-        &mut self,
-        py: Python<'_>,
-        head: &[u8],
-        block: &[u8],
-        start: usize,
-        most: usize,
-    ) -> PyResult<Taken> {
+    fn read(&self, py: Python<'_>, head: &[u8], block: &[u8], start: usize, most: usize) -> PyResult<Taken> {
         let lines = Lines { head: if start == 0 { head } else { &[] }, block, end: start };
-        let decoders = &self.decoders;
-        let mut found = py.detach(|| Found::of(decoders, lines, most));
-        found.clean(py, &mut self.cleaner)?;
+        let mut found = py.detach(|| Found::of(self, lines, most));
+        found.clean(py, &self.cleaner)?;
         let left = found.left.into_iter().map(|(place, line)| (place, PyBytes::new(py, &line).unbind()));
         Ok(Taken {
             left: left.collect(),
@@ -122,25 +118,25 @@ struct Found<'a> {
     newest_us: Option<i64>,
     lines: usize,
     end: usize,
-    /// Events with texts to be cleaned: where they are, and their lines.
+    /// Events with texts that Python has to look through: where they are, and their lines.
     told: Vec<(usize, usize, Cow<'a, [u8]>)>,
 }
 
 impl<'a> Found<'a> {
-    fn of(decoders: &AHashMap<String, Decoder>, mut lines: Lines<'a>, most: usize) -> Found<'a> {
+    fn of(reader: &LineReader, mut lines: Lines<'a>, most: usize) -> Found<'a> {
         let mut found = Found::default();
         let mut is_body_last = true;
         while found.lines < most {
             let Some(line) = lines.next() else { break };
             let place = found.lines;
             found.lines += 1;
-            let Ok((received_us, event)) = event(decoders, &line, &mut is_body_last) else {
+            let Ok((received_us, event)) = event(&reader.decoders, &line, &mut is_body_last) else {
                 found.left.push((place, line));
                 continue;
             };
             match event {
                 Some(event) => {
-                    if has_texts(&event) {
+                    if reader.cleaner.is_asked_of(&event) {
                         found.told.push((found.events.len(), place, line));
                     }
                     found.events.push(event);
@@ -155,10 +151,10 @@ impl<'a> Found<'a> {
     }
 
     /// Cleans texts of the senders. Where that fails, the line is left.
-    fn clean(&mut self, py: Python<'_>, cleaner: &mut Reader) -> PyResult<()> {
+    fn clean(&mut self, py: Python<'_>, cleaner: &Cleaner) -> PyResult<()> {
         let mut failed = Vec::new();
         for (number, place, line) in std::mem::take(&mut self.told) {
-            if !cleaner.is_cleaned(py, &mut self.events[number])? {
+            if !cleaner.clean(py, &mut self.events[number])? {
                 failed.push(number);
                 self.left.push((place, line));
             }
@@ -185,9 +181,9 @@ fn event(
     {
         return Ok(found);
     }
-    let Line { provider, received_at, body, headers } = &shaped::<Line<'_>>(line)?;
-    let headers = headers.map(RawValue::get);
-    let found = Parts { provider, received_at, body: body.get(), headers }.event(decoders)?;
+    let Line { provider, received_at, body, headers, query } = &shaped::<Line<'_>>(line)?;
+    let (headers, query) = (headers.map(RawValue::get), query.map(RawValue::get));
+    let found = Parts { provider, received_at, body: body.get(), headers, query }.event(decoders)?;
     // Such lines would be read twice each time.
     *is_body_last = false;
     Ok(found)
@@ -199,6 +195,7 @@ struct Parts<'a> {
     received_at: &'a str,
     body: &'a str,
     headers: Option<&'a str>,
+    query: Option<&'a str>,
 }
 
 impl Parts<'_> {
@@ -209,7 +206,8 @@ impl Parts<'_> {
             // The raw body as a string: what the provider sent was not JSON, or was to be kept to the letter.
             return Err(Plain);
         }
-        let event = decoded(decoder, received_us, self.body, |asked| header(self.headers, asked))?;
+        let parameter = |asked: &str| self.query.map_or(Ok(None), |query| text_told(query, asked));
+        let event = decoded(decoder, received_us, self.body, |asked| header(self.headers, asked), parameter)?;
         Ok((received_us, event))
     }
 }
@@ -218,7 +216,7 @@ impl Parts<'_> {
 /// one, is seen by whoever reads it. To find the end of a body costs nearly as much as to read it.
 fn apart(line: &str) -> Option<Parts<'_>> {
     let mut rest = Rest(line);
-    let (mut provider, mut received_at, mut headers) = (None, None, None);
+    let (mut provider, mut received_at, mut headers, mut query) = (None, None, None, None);
     rest.sign('{')?;
     loop {
         let name = rest.text()?;
@@ -227,6 +225,7 @@ fn apart(line: &str) -> Option<Parts<'_>> {
             "provider" => provider.replace(rest.text()?).is_none(),
             "received_at" => received_at.replace(rest.text()?).is_none(),
             "headers" => headers.replace(rest.value()?).is_none(),
+            "query" => query.replace(rest.value()?).is_none(),
             "body" => break,
             _ => rest.value().is_some(),
         };
@@ -239,7 +238,7 @@ fn apart(line: &str) -> Option<Parts<'_>> {
         return None;
     }
     let body = rest.0.trim_end_matches(SPACE).strip_suffix('}')?.trim_matches(SPACE);
-    Some(Parts { provider: provider?, received_at: received_at?, body, headers })
+    Some(Parts { provider: provider?, received_at: received_at?, body, headers, query })
 }
 
 /// What JSON takes for space.

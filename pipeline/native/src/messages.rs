@@ -2,9 +2,22 @@
 
 use std::io::Write;
 
+use pyo3::exceptions::PyOverflowError;
+use pyo3::prelude::*;
+
 use crate::decode::{Plain, Sure};
 use crate::model::{DAY_US, Record, Text};
 use crate::word::Word;
+
+/// Writes the value of a message into some room; None is a tombstone's.
+pub fn write_value<'a>(record: Option<&Record>, room: &'a mut Vec<u8>) -> PyResult<Option<&'a [u8]>> {
+    room.clear();
+    let Some(record) = record else { return Ok(None) };
+    room.reserve(1_536);
+    // As in Python: a date of no calendar is an error, and no event that is taken has one.
+    write_record(record, room).map_err(|_| PyOverflowError::new_err("date value out of range"))?;
+    Ok(Some(room))
+}
 
 /// 0001-01-01 and 9999-12-31: what Python has dates of.
 const DAYS: std::ops::RangeInclusive<i64> = -719_162..=2_932_896;
@@ -125,19 +138,17 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
 macro_rules! object {
     ($out:ident: $first:literal = $value:expr, $($name:literal = $rest:expr,)*) => {
         $out.extend_from_slice(concat!("{\"", $first, "\":").as_bytes());
-        $value.write(&mut $out)?;
+        $value.write($out)?;
         $(
             $out.extend_from_slice(concat!(",\"", $name, "\":").as_bytes());
-            $rest.write(&mut $out)?;
+            $rest.write($out)?;
         )*
         $out.push(b'}');
     };
 }
 
-/// A call record as a JSON object with the columns of `calls`. `Plain` for a time before the year 1 or after 9999,
-/// at which Python raises OverflowError.
-pub fn record_message(record: &Record) -> Sure<Vec<u8>> {
-    let mut out = Vec::with_capacity(1_536);
+/// A call record as a JSON object with the columns of `calls`. `Plain` for a time before the year 1 or after 9999.
+fn write_record(record: &Record, out: &mut Vec<u8>) -> Sure<()> {
     object! {
         out:
         "call_key" = record.call_key,
@@ -185,5 +196,5 @@ pub fn record_message(record: &Record) -> Sure<Vec<u8>> {
         "closed_by" = record.closed_by,
         "date" = Day(record.date_day),
     }
-    Ok(out)
+    Ok(())
 }

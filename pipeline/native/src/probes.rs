@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use pyo3::exceptions::{PyOverflowError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 
+use crate::batches::Messages;
 use crate::model::{Event, Record, Value};
-use crate::{columns, cut, decode, fold, messages};
+use crate::{columns, credentials, cut, decode, fold, messages};
 
 /// The event as this side sees it and gives it back: for tests of the way there and back.
 #[pyfunction]
@@ -25,22 +26,30 @@ fn record_there_and_back<'py>(record: &Bound<'py, PyAny>) -> PyResult<Bound<'py,
 
 /// The event of a webhook; None if it is left to Python, or is about no call.
 #[pyfunction]
-#[pyo3(name = "decode")]
+#[pyo3(name = "decode", signature = (provider, received_us, body, headers, query=BTreeMap::new()))]
 fn decoded<'py>(
     py: Python<'py>,
     provider: &str,
     received_us: i64,
     body: &[u8],
     headers: BTreeMap<String, String>,
+    query: BTreeMap<String, String>,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     let (Some(decoder), Ok(body)) = (decode::decoder(provider), std::str::from_utf8(body)) else {
         return Ok(None);
     };
     let header = |name: &str| headers.get(name).cloned();
-    match decoder(&decode::Webhook { received_us, body, header: &header }) {
+    let parameter = |name: &str| query.get(name).cloned();
+    match decoder(&decode::Webhook { received_us, body, header: &header, parameter: &parameter }) {
         Ok(Some(event)) => event.to_python(py).map(Some),
         _ => Ok(None),
     }
+}
+
+/// `normalise.credentials.may_hold_credentials`.
+#[pyfunction]
+fn may_hold_credentials(text: &str) -> bool {
+    credentials::may_hold_credentials(text)
 }
 
 fn events_of(found: &[Bound<'_, PyAny>]) -> PyResult<Vec<Arc<Event>>> {
@@ -137,9 +146,20 @@ fn record_columns<'py>(
 /// `messages.record_message`.
 #[pyfunction]
 fn record_message<'py>(record: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    let told = messages::record_message(&Record::from_python(record)?);
-    let told = told.map_err(|_| PyOverflowError::new_err("date value out of range"))?;
-    Ok(PyBytes::new(record.py(), &told))
+    let (found, mut room) = (Record::from_python(record)?, Vec::new());
+    let told = messages::write_value(Some(&found), &mut room)?;
+    Ok(PyBytes::new(record.py(), told.unwrap_or_default()))
+}
+
+/// Any messages, of records and tombstones under any key.
+#[pyfunction]
+#[pyo3(name = "messages")]
+fn messages_of(told: Vec<(Bound<'_, PyAny>, Option<Bound<'_, PyAny>>)>) -> PyResult<Messages> {
+    let one = |(key, record): &(Bound<'_, PyAny>, Option<Bound<'_, PyAny>>)| {
+        let record = record.as_ref().map(Record::from_python).transpose()?;
+        Ok((Value::read(key)?, record.map(Arc::new)))
+    };
+    Ok(Messages(told.iter().map(one).collect::<PyResult<_>>()?))
 }
 
 /// `rows.key_hash`, of a key with half a surrogate pair in it, too.
@@ -157,12 +177,14 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(event_there_and_back, module)?)?;
     module.add_function(wrap_pyfunction!(record_there_and_back, module)?)?;
     module.add_function(wrap_pyfunction!(decoded, module)?)?;
+    module.add_function(wrap_pyfunction!(may_hold_credentials, module)?)?;
     module.add_function(wrap_pyfunction!(fold_events, module)?)?;
     module.add_function(wrap_pyfunction!(fold_stream, module)?)?;
     module.add_function(wrap_pyfunction!(fold_stream_twice, module)?)?;
     module.add_function(wrap_pyfunction!(event_columns, module)?)?;
     module.add_function(wrap_pyfunction!(record_columns, module)?)?;
     module.add_function(wrap_pyfunction!(record_message, module)?)?;
+    module.add_function(wrap_pyfunction!(messages_of, module)?)?;
     module.add_function(wrap_pyfunction!(key_hash, module)?)?;
     Ok(())
 }

@@ -2,26 +2,23 @@
 //! do together, for ordinary webhooks whose numbers are kept.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use ahash::AHashMap;
-use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
-use crate::decode::{Decoder, Plain, Sure, Webhook, decoder, text_instant};
+use crate::credentials::Cleaner;
+use crate::decode::{Decoder, Plain, Sure, Webhook, decoder, shaped, text_instant};
 use crate::events::Events;
-use crate::model::{Event, Text, Value};
+use crate::model::Event;
 use crate::records::{Records, Slices};
 
 /// `messages.HTTP_HEADER`.
 const HTTP_HEADER: &str = "http.";
 /// The collector's own form of an instant: `YYYY-MM-DDTHH:MM:SS.ffffffZ`.
 const RECEIVED_AT_BYTES: usize = 27;
-/// Reasons are words of a list. Senders that make up new ones may not fill the memory with them.
-const MOST_REASONS: usize = 1024;
-const LONGEST_REASON: usize = 64;
 
 /// Is shown name and value of each header.
 type See<'a> = &'a mut dyn FnMut(&str, Option<&[u8]>) -> Sure<()>;
@@ -31,26 +28,24 @@ type See<'a> = &'a mut dyn FnMut(&str, Option<&[u8]>) -> Sure<()>;
 pub struct Reader {
     provider: String,
     decoder: Option<Decoder>,
-    /// `without_credentials`, told which are our own.
-    clean: Py<PyAny>,
-    cleaned_reasons: AHashMap<Text, Text>,
+    cleaner: Cleaner,
 }
 
 #[pymethods]
 impl Reader {
-    /// Of a provider without a decoder everything is left.
+    /// `clean` is `without_credentials`, told which are our `own`. Of a provider without a decoder everything is left.
     #[new]
-    pub fn new(provider: &str, clean: Py<PyAny>) -> Reader {
+    #[pyo3(signature = (provider, clean, own=Vec::new()))]
+    fn new(provider: &str, clean: Py<PyAny>, own: Vec<Bound<'_, PyAny>>) -> Reader {
         Reader {
             provider: provider.to_owned(),
             decoder: decoder(provider),
-            clean,
-            cleaned_reasons: AHashMap::new(),
+            cleaner: Cleaner::new(clean, &own),
         }
     }
 
     /// The events of Kafka's records, and the places of the records that are left.
-    fn read(&mut self, records: &Bound<'_, PyAny>) -> PyResult<(Events, Vec<usize>)> {
+    fn read(&self, records: &Bound<'_, PyAny>) -> PyResult<(Events, Vec<usize>)> {
         let py = records.py();
         if let Ok(fetched) = records.cast::<Records>() {
             return self
@@ -60,14 +55,14 @@ impl Reader {
     }
 
     /// The same of `Webhook`s.
-    fn read_webhooks(&mut self, webhooks: &Bound<'_, PyList>) -> PyResult<(Events, Vec<usize>)> {
+    fn read_webhooks(&self, webhooks: &Bound<'_, PyList>) -> PyResult<(Events, Vec<usize>)> {
         self.read_each(webhooks.py(), webhooks.iter(), of_webhook)
     }
 }
 
 impl Reader {
     fn read_each<T>(
-        &mut self,
+        &self,
         py: Python<'_>,
         items: impl ExactSizeIterator<Item = T>,
         of_item: impl Fn(&str, Decoder, T) -> Sure<Option<Arc<Event>>>,
@@ -93,71 +88,29 @@ impl Reader {
         Ok((found, left))
     }
 
-    /// Whether the event is as it may be kept. If that fails it is Python's, where a failure of ours is quarantined.
-    pub fn is_cleaned(&mut self, py: Python<'_>, event: &mut Arc<Event>) -> PyResult<bool> {
-        match self.without_credentials(py, event) {
-            Err(error) if error.is_instance_of::<PyException>(py) => Ok(false),
-            done => done.map(|()| true),
-        }
-    }
-
-    /// `Normaliser._told`: a text of the sender's is what credentials may hide in.
-    fn without_credentials(&mut self, py: Python<'_>, event: &mut Arc<Event>) -> PyResult<()> {
-        if !has_texts(event) {
-            return Ok(());
-        }
-        let event = Arc::make_mut(event);
-        if let Some(url) = &event.recording_url {
-            event.recording_url = Some(self.cleaned(py, url)?);
-        }
-        if let Some(reason) = &event.failure_reason {
-            event.failure_reason = Some(self.cleaned_reason(py, reason)?);
-        }
-        for error in &mut event.errors {
-            *error = self.cleaned(py, error)?;
-        }
-        Ok(())
-    }
-
-    fn cleaned_reason(&mut self, py: Python<'_>, reason: &Text) -> PyResult<Text> {
-        if let Some(cleaned) = self.cleaned_reasons.get(reason) {
-            return Ok(cleaned.clone());
-        }
-        let cleaned = self.cleaned(py, reason)?;
-        if reason.len() <= LONGEST_REASON {
-            if self.cleaned_reasons.len() >= MOST_REASONS {
-                self.cleaned_reasons.clear();
-            }
-            self.cleaned_reasons.insert(reason.clone(), cleaned.clone());
-        }
-        Ok(cleaned)
-    }
-
-    fn cleaned(&self, py: Python<'_>, text: &Text) -> PyResult<Text> {
-        Text::read(&self.clean.bind(py).call1((text.as_str(),))?)
+    /// Whether the event is as it may be kept, without credentials. Nearly always that is seen without a look at Python.
+    fn is_cleaned(&self, py: Python<'_>, event: &mut Arc<Event>) -> PyResult<bool> {
+        if self.cleaner.is_asked_of(event) { self.cleaner.clean(py, event) } else { Ok(true) }
     }
 }
 
-/// Whether the event has any text of the sender's own.
-pub fn has_texts(event: &Event) -> bool {
-    event.recording_url.is_some() || event.failure_reason.is_some() || !event.errors.is_empty()
-}
-
-/// `WebhookReader.webhook` and the event of what it gives. The query decides nothing of what is ordinary.
+/// `WebhookReader.webhook` and the event of what it gives.
 fn of_record(decoder: Decoder, record: &Bound<'_, PyAny>) -> Sure<Option<Arc<Event>>> {
     let py = record.py();
     let value = attribute(record, intern!(py, "value"))?;
     let headers = attribute(record, intern!(py, "headers"))?;
     let received_us = received_us(|see| each_header(&headers, see))?;
     let header = |asked: &str| header_of_record(|see| each_header(&headers, see), asked);
-    decoded(decoder, received_us, body_of(&value)?, header)
+    let parameter = |asked: &str| parameter_of_record(|see| each_header(&headers, see), asked);
+    decoded(decoder, received_us, body_of(&value)?, header, parameter)
 }
 
 /// The same of a record that is no object of Python's.
 fn of_slices(decoder: Decoder, record: &Slices<'_>) -> Sure<Option<Arc<Event>>> {
     let each = |see: See<'_>| record.headers.clone().try_for_each(|(name, value)| see(name, value));
     let body = std::str::from_utf8(record.value.ok_or(Plain)?).map_err(|_| Plain)?;
-    decoded(decoder, received_us(each)?, body, |asked| header_of_record(each, asked))
+    let header = |asked: &str| header_of_record(each, asked);
+    decoded(decoder, received_us(each)?, body, header, |asked| parameter_of_record(each, asked))
 }
 
 /// The event of a `Webhook` of the provider.
@@ -169,28 +122,32 @@ fn of_webhook(provider: &str, decoder: Decoder, webhook: Bound<'_, PyAny>) -> Su
     }
     let received_us = attribute(&webhook, intern!(py, "received_us"))?.extract().map_err(|_| Plain)?;
     let body = attribute(&webhook, intern!(py, "body"))?;
-    decoded(decoder, received_us, body_of(&body)?, |asked| {
-        let headers = attribute(&webhook, intern!(py, "headers"))?;
-        let found = headers.cast::<PyDict>().map_err(|_| Plain)?.get_item(asked).map_err(|_| Plain)?;
+    let text_in = |name: &Bound<'_, PyString>, asked: &str| {
+        let texts = attribute(&webhook, name)?;
+        let found = texts.cast::<PyDict>().map_err(|_| Plain)?.get_item(asked).map_err(|_| Plain)?;
         found.map(|found| text_of(&found).map(str::to_owned)).transpose()
-    })
+    };
+    let header = |asked: &str| text_in(intern!(py, "headers"), asked);
+    decoded(decoder, received_us, body_of(&body)?, header, |asked| text_in(intern!(py, "query"), asked))
 }
 
-/// The event of a body; `header` looks a request header up, if it is asked for one.
+/// The event of a body; `header` looks a request header up, and `parameter` one of the query, if it is asked for one.
 pub fn decoded(
     decoder: Decoder,
     received_us: i64,
     body: &str,
     header: impl Fn(&str) -> Sure<Option<String>>,
+    parameter: impl Fn(&str) -> Sure<Option<String>>,
 ) -> Sure<Option<Arc<Event>>> {
     let is_understood = Cell::new(true);
-    let header = |asked: &str| {
-        header(asked).unwrap_or_else(|Plain| {
+    let sure = |found: Sure<Option<String>>| {
+        found.unwrap_or_else(|Plain| {
             is_understood.set(false);
             None
         })
     };
-    let found = decoder(&Webhook { received_us, body, header: &header })?;
+    let (header, parameter) = (|asked: &str| sure(header(asked)), |asked: &str| sure(parameter(asked)));
+    let found = decoder(&Webhook { received_us, body, header: &header, parameter: &parameter })?;
     if is_understood.get() { Ok(found) } else { Err(Plain) }
 }
 
@@ -222,6 +179,23 @@ fn header_of_record(each: impl Fn(See<'_>) -> Sure<()>, asked: &str) -> Sure<Opt
         Ok(())
     })?;
     Ok(found)
+}
+
+/// A parameter of the query, which the collector's header tells as an object of texts: the last of several.
+fn parameter_of_record(each: impl Fn(See<'_>) -> Sure<()>, asked: &str) -> Sure<Option<String>> {
+    let mut found = None;
+    each(&mut |name, value| {
+        if name == "query" {
+            found = Some(std::str::from_utf8(value.ok_or(Plain)?).map_err(|_| Plain)?.to_owned());
+        }
+        Ok(())
+    })?;
+    found.map_or(Ok(None), |query| text_told(&query, asked))
+}
+
+/// The text of a name in an object of nothing but texts.
+pub fn text_told(object: &str, asked: &str) -> Sure<Option<String>> {
+    Ok(shaped::<HashMap<String, String>>(object)?.remove(asked))
 }
 
 /// Whether a name is the one asked for, in lower case.

@@ -1,18 +1,21 @@
-//! Aircall Bus: the exact way of `pipeline/providers/aircall_bus.py`, for events in the relay's envelope.
+//! Aircall Bus: the exact way of `pipeline/providers/aircall_bus.py`, for events in the relay's envelope, and the plain
+//! way for those without it.
 
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::value::{Map, RawValue, Value};
 use smol_str::format_smolstr;
 
 use super::shape::{Identity, Object, Told};
-use super::{LONGEST_TEXT, Loose, Plain, Sure, Webhook, instant, loose_text, shaped};
+use super::{LONGEST_TEXT, Loose, Plain, Sure, Webhook, instant, loose_text, shaped, short_text};
 use crate::model::{Event, Text};
 use crate::word::{self, Word};
 
 /// As whole floats they are the same numbers.
 const LARGEST: u64 = 1 << 53;
+/// `REDACTED.numbers`.
+const NUMBERS: [&str; 6] = ["from", "to", "external", "transferer", "number", "normalized"];
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
@@ -94,17 +97,63 @@ pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Arc<Event>>> {
     if webhook.body.len() > LONGEST_TEXT || !webhook.body.is_ascii() {
         return Err(Plain);
     }
-    let Object(envelope) = shaped::<Object<Envelope<'_>>>(webhook.body)?;
-    let Object(BusEvent { kind, payload: Object(payload) }) = envelope.event;
+    let Ok(Object(envelope)) = shaped::<Object<Envelope<'_>>>(webhook.body) else {
+        return bare_event(webhook);
+    };
     let agent_id = agent_id(&envelope.agent_id)?;
     let session_id = envelope.session_id.text()?.ok_or(Plain)?;
-    let kind = kind.text()?.ok_or(Plain)?;
     let seq = envelope.seq;
     if seq.unsigned_abs() > LARGEST {
         return Err(Plain);
     }
     let sent_us = instant(&envelope.sent_at)?;
     let identity = Identity::of(word::AIRCALL_BUS).text(&agent_id).text(&session_id).whole(Some(seq)).id();
+    let mut event = event_of(webhook, envelope.event, identity, agent_id, sent_us)?;
+    event.session_id = Some(session_id);
+    event.seq = Some(seq);
+    Ok(Some(Arc::new(event)))
+}
+
+/// `_plain_events`, of an event without the relay's envelope whose agent the query names.
+fn bare_event(webhook: &Webhook<'_>) -> Sure<Option<Arc<Event>>> {
+    let Object(told) = shaped::<Object<BusEvent<'_>>>(webhook.body)?;
+    let mut whole = shaped::<Map<String, Value>>(webhook.body)?;
+    if whole.contains_key("event") || whole.contains_key("agent_id") {
+        return Err(Plain);
+    }
+    let named = (webhook.parameter)("agent_id").ok_or(Plain)?;
+    let agent_id = Text::new(short_text(&named)?.ok_or(Plain)?);
+    take_numbers_out(&mut whole)?;
+    let canonical = serde_json::to_string(&whole).map_err(|_| Plain)?;
+    let received_us = Some(webhook.received_us);
+    let identity = Identity::of(word::AIRCALL_BUS).text(&agent_id).whole(received_us).text(&canonical).id();
+    event_of(webhook, Object(told), identity, agent_id, None).map(|event| Some(Arc::new(event)))
+}
+
+/// `_without_numbers`. What is left is written as `canonical` does; how floats are written is Python's to say.
+fn take_numbers_out(object: &mut Map<String, Value>) -> Sure<()> {
+    object.retain(|name, _| !NUMBERS.contains(&name.as_str()));
+    object.values_mut().try_for_each(take_numbers_out_of)
+}
+
+fn take_numbers_out_of(value: &mut Value) -> Sure<()> {
+    match value {
+        Value::Object(object) => take_numbers_out(object),
+        Value::Array(items) => items.iter_mut().try_for_each(take_numbers_out_of),
+        Value::Number(number) if number.is_f64() => Err(Plain),
+        _ => Ok(()),
+    }
+}
+
+/// `_event`, with what the payload says.
+fn event_of(
+    webhook: &Webhook<'_>,
+    Object(told): Object<BusEvent<'_>>,
+    identity: Text,
+    agent_id: Text,
+    sent_us: Option<i64>,
+) -> Sure<Event> {
+    let kind = told.kind.text()?.ok_or(Plain)?;
     // Two colons: no call key of a `callUuid` looks like it.
     let stream_key = format_smolstr!("aircall_bus:agent:{agent_id}");
     let at_us = sent_us.unwrap_or(webhook.received_us);
@@ -115,10 +164,8 @@ pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Arc<Event>>> {
     event.start_is_first_event = true;
     event.agent_id = Some(agent_id);
     event.channel = Some(word::PHONE);
-    event.session_id = Some(session_id);
-    event.seq = Some(seq);
-    add_payload(&mut event, &payload)?;
-    Ok(Some(Arc::new(event)))
+    add_payload(&mut event, &told.payload.0)?;
+    Ok(event)
 }
 
 /// What `text` makes of it.

@@ -1,9 +1,12 @@
 //! Interactly: `providers/interactly.py`.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
+use super::repeated::Repeated;
 use super::shape::{Identity, IsTold, Object, Told};
 use super::{Loose, Plain, Sure, Webhook, instant, loose_text, number, seconds, shaped};
 use crate::model::{Event, Text, call_key};
@@ -30,6 +33,13 @@ struct Message<'a> {
     call: Option<Object<Call<'a>>>,
     error: Option<Object<Error<'a>>>,
     analysis: Option<Object<Analysis<'a>>>,
+    /// Its configuration, of which nothing is read: most of a status update, and the same in all of them.
+    #[serde(borrow)]
+    assistant: Option<&'a RawValue>,
+}
+
+thread_local! {
+    static ASSISTANTS: RefCell<Repeated> = RefCell::new(Repeated::of(",\"assistant\":"));
 }
 
 #[derive(Default, Deserialize)]
@@ -102,7 +112,20 @@ struct Known<'a> {
 
 /// The event of a webhook.
 pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Arc<Event>>> {
-    let Object(body) = shaped::<Object<Body>>(webhook.body)?;
+    ASSISTANTS.with_borrow_mut(|assistants| {
+        if let Some(shortened) = assistants.shortened(webhook.body) {
+            let Object(body) = serde_json::from_str::<Object<Body>>(shortened).map_err(|_| Plain)?;
+            return event_of(webhook, &body);
+        }
+        let Object(body) = shaped::<Object<Body>>(webhook.body)?;
+        if let Some(assistant) = body.message.as_ref().and_then(|Object(message)| message.assistant) {
+            assistants.remember(assistant.get());
+        }
+        event_of(webhook, &body)
+    })
+}
+
+fn event_of(webhook: &Webhook<'_>, body: &Body<'_>) -> Sure<Option<Arc<Event>>> {
     let Object(message) = body.message.as_ref().ok_or(Plain)?;
     let Object(call) = message.call.as_ref().ok_or(Plain)?;
     let call_id = call.id.text()?.ok_or(Plain)?;

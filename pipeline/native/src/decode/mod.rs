@@ -9,6 +9,7 @@ mod aircall_bus;
 mod freeclimb;
 mod interactly;
 mod recho;
+mod repeated;
 mod shape;
 mod whippy;
 
@@ -36,6 +37,8 @@ pub struct Webhook<'a> {
     pub body: &'a str,
     /// The value of a request header, by its name in lower case.
     pub header: &'a dyn Fn(&str) -> Option<String>,
+    /// The value of a parameter of the request's query.
+    pub parameter: &'a dyn Fn(&str) -> Option<String>,
 }
 
 /// The event of a webhook; none if the webhook is about no call.

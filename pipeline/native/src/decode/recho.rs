@@ -1,11 +1,11 @@
-//! Recho: `providers/recho.py`. What tells of errors goes the plain way.
+//! Recho: `providers/recho.py`.
 
 use std::sync::Arc;
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::shape::{Object, Told, present};
+use super::shape::{Object, Told, Written, present};
 use super::{Plain, Sure, Webhook, digest, shaped};
 use crate::model::{Event, Text, call_key};
 use crate::word::{self, Word};
@@ -30,11 +30,39 @@ struct Payload<'a> {
 struct Body<'a> {
     data: Object<Data<'a>>,
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    errors: Option<[(); 0]>,
+    errors: Option<Vec<Object<Problem<'a>>>>,
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    subject: Option<Told<'a>>,
+    subject: Option<Written<'a>>,
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    text: Option<Told<'a>>,
+    text: Option<Written<'a>>,
+}
+
+/// One of the errors.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields, bound(deserialize = "'de: 'a"))]
+struct Problem<'a> {
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    code: Option<Told<'a>>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    message: Option<Told<'a>>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    phase: Option<Told<'a>>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    stacktrace: Option<Told<'a>>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    timestamp: Option<Told<'a>>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    r#where: Option<Told<'a>>,
+}
+
+/// What is told of an error: `recho._errors`.
+#[derive(Serialize)]
+struct Reported<'a> {
+    code: Option<&'a str>,
+    message: Option<&'a str>,
+    phase: Option<&'a str>,
+    timestamp: Option<&'a str>,
+    r#where: Option<&'a str>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -57,6 +85,7 @@ pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Arc<Event>>> {
     let kind = payload.event_type.text()?.ok_or(Plain)?;
     let (status, leg, project) =
         (optional(&data.call_status)?, optional(&data.call_sid)?, optional(&payload.project_id)?);
+    let (errors, first_code) = errors(payload.body.0.errors.as_deref().unwrap_or_default())?;
     let (identity, at_us) = (identity(&payload)?, webhook.received_us);
     let stream_key = call_key(word::RECHO, &call_id);
     let mut event = Event::new(identity, word::RECHO, stream_key, kind.clone(), at_us, at_us);
@@ -66,8 +95,9 @@ pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Arc<Event>>> {
     event.direction = direction(&kind);
     event.channel = Some(word::PHONE);
     event.account_id = project;
+    event.errors = errors;
     if let Some(outcome) = outcome(&kind) {
-        add_end(&mut event, outcome, status.as_ref());
+        add_end(&mut event, outcome, status.as_ref(), first_code);
     } else if let Some(state) = state(&kind) {
         add_progress(&mut event, state, leg.as_ref());
     } else {
@@ -78,8 +108,30 @@ pub fn event(webhook: &Webhook<'_>) -> Sure<Option<Arc<Event>>> {
     Ok(Some(Arc::new(event)))
 }
 
+fn short<'a>(found: &'a Option<Told<'_>>) -> Sure<Option<&'a str>> {
+    found.as_ref().map_or(Ok(None), Told::read)
+}
+
 fn optional(found: &Option<Told<'_>>) -> Sure<Option<Text>> {
-    found.as_ref().map_or(Ok(None), Told::text)
+    Ok(short(found)?.map(Text::new))
+}
+
+/// Each as its canonical JSON, and the first code among them.
+fn errors(listed: &[Object<Problem<'_>>]) -> Sure<(Box<[Text]>, Option<Text>)> {
+    let mut first_code = None;
+    let told = listed.iter().map(|Object(problem)| {
+        let reported = Reported {
+            code: short(&problem.code)?,
+            message: short(&problem.message)?,
+            phase: short(&problem.phase)?,
+            timestamp: short(&problem.timestamp)?,
+            r#where: short(&problem.r#where)?,
+        };
+        first_code = first_code.or(reported.code);
+        serde_json::to_string(&reported).map(Text::from).map_err(|_| Plain)
+    });
+    let told = told.collect::<Sure<_>>()?;
+    Ok((told, first_code.map(Text::new)))
 }
 
 /// The digest of all that is told. msgspec writes texts as serde_json does: nothing is escaped that need not be.
@@ -138,7 +190,7 @@ fn add_progress(event: &mut Event, state: Word, leg: Option<&Text>) {
     }
 }
 
-fn add_end(event: &mut Event, outcome: Word, status: Option<&Text>) {
+fn add_end(event: &mut Event, outcome: Word, status: Option<&Text>, first_code: Option<Text>) {
     event.state = Some(word::ENDED);
     event.ended_us = Some(event.at_us);
     // `recho.ERROR_OUTCOME`: internal states that the ..._ERROR events stand for; any other is a failure.
@@ -153,6 +205,6 @@ fn add_end(event: &mut Event, outcome: Word, status: Option<&Text>) {
         event.answer_evidence = Some(false);
     }
     if outcome != word::COMPLETED {
-        event.failure_reason = status.cloned();
+        event.failure_reason = first_code.or_else(|| status.cloned());
     }
 }

@@ -7,16 +7,17 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::marker::PhantomData;
 
-use serde::Serialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::ser::{Error, Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use super::{Plain, Sure, digest, float_told, short_text};
 use crate::model::Text;
 use crate::word::Word;
 
 /// `rejection.DEEPEST`: levels of arrays and objects that a body may have, one inside the other.
-const DEEPEST: usize = 200;
+pub const DEEPEST: usize = 200;
 
 /// `_decode.is_too_deep`, of JSON: what is skipped is not counted by the parser.
 pub fn is_too_deep(body: &str) -> bool {
@@ -24,9 +25,7 @@ pub fn is_too_deep(body: &str) -> bool {
     if body.len() <= 2 * DEEPEST {
         return false;
     }
-    // In runs whose count fits into a byte: so they are counted many at a time.
-    let openings = |run: &[u8]| run.iter().map(|sign| u8::from(sign | 0x20 == b'{')).sum::<u8>();
-    if body.as_bytes().chunks(255).map(|run| usize::from(openings(run))).sum::<usize>() <= DEEPEST {
+    if openings(body) <= DEEPEST {
         return false;
     }
     let (mut depth, mut signs) = (0_usize, body.bytes());
@@ -42,6 +41,13 @@ pub fn is_too_deep(body: &str) -> bool {
     false
 }
 
+/// How many opening brackets and braces there are, in texts or not.
+pub fn openings(body: &str) -> usize {
+    // In runs whose count fits into a byte: so they are counted many at a time.
+    let of_run = |run: &[u8]| run.iter().map(|sign| u8::from(sign | 0x20 == b'{')).sum::<u8>();
+    body.as_bytes().chunks(255).map(|run| usize::from(of_run(run))).sum()
+}
+
 fn skip_text(signs: &mut std::str::Bytes<'_>) {
     while let Some(sign) = signs.next() {
         match sign {
@@ -53,7 +59,7 @@ fn skip_text(signs: &mut std::str::Bytes<'_>) {
 }
 
 /// A JSON object, and nothing else, of the shape.
-#[derive(Serialize)]
+#[derive(serde::Serialize)]
 pub struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -73,7 +79,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 }
 
 /// What is told of a field that is declared to hold a text: the text, or null.
-#[derive(Default, Serialize)]
+#[derive(Default, serde::Serialize)]
 pub struct Told<'a>(Option<Cow<'a, str>>);
 
 impl<'a> Told<'a> {
@@ -149,6 +155,31 @@ pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
+}
+
+/// A text that need not be other than it was written: a JSON string, or null, as its canonical form has it.
+///
+/// Python writes a text with no escapes but these, and serde_json does.
+#[derive(serde::Deserialize)]
+#[serde(transparent)]
+pub struct Written<'a>(#[serde(borrow)] &'a RawValue);
+
+impl Serialize for Written<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let written = self.0.get();
+        if written == "null" || is_canonical(written) {
+            return self.0.serialize(serializer);
+        }
+        let told: Cow<'_, str> = serde_json::from_str(written).map_err(S::Error::custom)?;
+        serializer.serialize_str(&told)
+    }
+}
+
+/// Whether that is a JSON string whose escapes are those that cannot be written otherwise.
+fn is_canonical(written: &str) -> bool {
+    let escaped =
+        |at: usize| matches!(written.as_bytes().get(at + 1), Some(b'n' | b'"' | b't' | b'r' | b'b' | b'f'));
+    written.starts_with('"') && memchr::memchr_iter(b'\\', written.as_bytes()).all(escaped)
 }
 
 /// What tells an event from every other: its parts, joined as `_payload.event_id` joins them.
