@@ -33,9 +33,10 @@ def write_changes(
     """Makes changes durable, and lets the history know of them. `check` as in `LakeSink.write_calls`."""
     if isinstance(changes, native.Changes):
         files = sink.write_changes(changes, published_us, check)
-        history.note_hashes(changes.stream_hashes())
+        known, *of_rows = changes.stream_hashes()
+        history.note_hashes(known)
         # Files that were written by rows, as something was forgotten, are not among these: they are looked into.
-        for dataset, hashes in zip(("call_events", "calls"), changes.row_hashes(), strict=True):
+        for dataset, hashes in zip(("call_events", "calls"), of_rows, strict=True):
             if dataset in files:
                 history.note_file(dataset, files[dataset], hashes)
         return

@@ -156,11 +156,11 @@ def test_a_lake_that_cannot_take_a_flush_ends_it_and_the_next_run_mends_it(
     archive.write_bytes(text_of(lines))
     write, tried = LakeSink.write_changes, []
 
-    def fails(*arguments: Any) -> None:
+    def fails(*arguments: Any) -> Any:
         tried.append(threading.current_thread() is threading.main_thread())
         if len(tried) == 3:
             raise DestinationUnavailable("the disk is full")
-        write(*arguments)
+        return write(*arguments)
 
     monkeypatch.setattr(LakeSink, "write_changes", fails)
     with pytest.raises(DestinationUnavailable, match="the disk is full"):

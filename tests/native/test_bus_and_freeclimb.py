@@ -281,6 +281,6 @@ def test_the_query_is_read_wherever_it_stands() -> None:
     assert found[1] == [2, 3, 4, 5, 6]
     line = b'{"provider":"aircall_bus","received_at":"2026-05-12T09:00:00Z","body":%b,"query":%b}'
     lines = [line % (SYNC.encode(), query) for query in (agent, b"{}", b"null", b"[]", b'{"agent_id":7}')]
-    taken = native.LineReader(["aircall_bus"], str).read(lines)
+    taken = native.LineReader(["aircall_bus"], str).read(b"", b"\n".join([*lines, b""]))
     assert repr(taken.events.to_python()) == repr([meant])
-    assert taken.left == [1, 2, 3, 4]
+    assert [place for place, _ in taken.left] == [1, 2, 3, 4]

@@ -101,7 +101,7 @@ def test_our_own_secrets_are_dropped_wherever_they_stand() -> None:
     told = json.dumps({**line, "body": json.loads(webhook.body)}).encode()
     for events in (
         native.Reader("freeclimb", clean, OWN).read_webhooks([webhook])[0],
-        native.LineReader(["freeclimb"], clean, OWN).read([told]).events,
+        native.LineReader(["freeclimb"], clean, OWN).read(b"", told).events,
     ):
         (event,) = events.to_python()
         assert (event.failure_reason, event.recording_url) == ("a [dropped] [dropped]", "x/[dropped]")

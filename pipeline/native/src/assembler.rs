@@ -88,19 +88,22 @@ impl Assembler {
 
     /// Takes events of a partition, in any order and with repeats: `Events`, which are empty then, or Python's.
     fn add(&mut self, partition: &Bound<'_, PyAny>, events: &Bound<'_, PyAny>) -> PyResult<()> {
-        let partition_number = self.partition(partition)?;
-        let py = partition.py();
-        if let Ok(events) = events.cast::<Events>() {
-            let taken = std::mem::take(&mut events.borrow_mut().events);
-            for event in taken {
-                self.take(py, partition_number, event)?;
+        let (py, partition) = (partition.py(), self.partition(partition)?);
+        let mut own = Events::default();
+        let mut given;
+        let taken = if let Ok(events) = events.cast::<Events>() {
+            given = events.borrow_mut();
+            &mut given.events
+        } else {
+            for event in events.try_iter()? {
+                own.events.push(Arc::new(Event::from_python(&event?)?));
             }
-            return Ok(());
-        }
-        for event in events.try_iter()? {
-            let event = Arc::new(Event::from_python(&event?)?);
-            self.take(py, partition_number, event)?;
-        }
+            &mut own.events
+        };
+        // All that may fail comes before anything changes.
+        let known = self.known(py, partition, taken)?;
+        let taken = std::mem::take(taken);
+        py.detach(|| taken.into_iter().for_each(|event| self.take(partition, event, &known)));
         Ok(())
     }
 
@@ -251,7 +254,29 @@ impl Assembler {
         Ok(past)
     }
 
-    fn take(&mut self, py: Python<'_>, partition: usize, event: Arc<Event>) -> PyResult<()> {
+    /// Of the streams of these events that are not in memory: those of which something is durable.
+    fn known(&self, py: Python<'_>, partition: usize, events: &[Arc<Event>]) -> PyResult<AHashSet<Text>> {
+        let is_stranger =
+            |key: &Text| !self.numbers.contains_key(key) && !self.departed.holds(key, partition);
+        let strangers: AHashSet<Text> = py.detach(|| {
+            let keys = events.iter().map(|event| &event.stream_key);
+            keys.filter(|key| is_stranger(key)).cloned().collect()
+        });
+        let mut known = AHashSet::new();
+        for key in strangers {
+            if self.just_gone.contains(&key) || self.is_in_the_lake(py, &key)? {
+                known.insert(key);
+            }
+        }
+        Ok(known)
+    }
+
+    fn is_in_the_lake(&self, py: Python<'_>, key: &Text) -> PyResult<bool> {
+        let Some(history) = &self.history else { return Ok(false) };
+        history.bind(py).call_method1(pyo3::intern!(py, "knows"), (key.as_str(),))?.extract()
+    }
+
+    fn take(&mut self, partition: usize, event: Arc<Event>, known: &AHashSet<Text>) {
         let number = match self.numbers.get(&event.stream_key) {
             Some(number) => {
                 let number = *number;
@@ -261,42 +286,29 @@ impl Assembler {
                 }
                 number
             }
-            None => self.meet(py, partition, &event)?,
+            None => self.meet(partition, &event, known),
         };
         let stream = self.stream(number);
         if stream.take(event) || !stream.taken_again.is_empty() {
             self.make_dirty(number);
         }
-        Ok(())
     }
 
     /// The number of a stream that is not in memory, for an event of it.
-    fn meet(&mut self, py: Python<'_>, partition: usize, event: &Event) -> PyResult<u32> {
+    fn meet(&mut self, partition: usize, event: &Event, known: &AHashSet<Text>) -> u32 {
         if let Some(mut stream) = self.departed.take(&event.stream_key, partition) {
             stream.comes_back(event);
             let number = self.put(stream);
             // If the event is no news, nothing but its time makes it leave again.
             self.schedule(number);
-            return Ok(number);
+            return number;
         }
         let is_agent = self.agent_providers.contains(&event.provider);
         let number = self.open(event.stream_key.clone(), partition, is_agent);
-        if self.is_known(py, &event.stream_key)? {
+        if known.contains(&event.stream_key) {
             self.to_remember.insert(number);
         }
-        Ok(number)
-    }
-
-    fn is_known(&self, py: Python<'_>, key: &Text) -> PyResult<bool> {
-        if self.just_gone.contains(key) {
-            return Ok(true);
-        }
-        match &self.history {
-            None => Ok(false),
-            Some(history) => {
-                history.bind(py).call_method1(pyo3::intern!(py, "knows"), (key.as_str(),))?.extract()
-            }
-        }
+        number
     }
 
     fn open(&mut self, key: Text, partition: usize, is_agent: bool) -> u32 {

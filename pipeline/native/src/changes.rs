@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use ahash::AHashSet;
+use ahash::{AHashMap, AHashSet};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PySet, PyTuple, PyType};
@@ -130,29 +130,36 @@ impl Changes {
         Messages(unsure.chain(tombstones).chain(self.again.iter().cloned()).collect())
     }
 
-    /// The hashes of the streams that something is written of (`history.note`).
-    fn stream_hashes(&self) -> Vec<u64> {
-        let of_records = self.changed.iter().map(|(key, _)| key_hash(key));
-        let of_events = self.placed.iter().filter(|(_, call)| call.is_none());
-        of_records.chain(of_events.map(|(event, _)| key_hash(&event.stream_key))).collect()
-    }
-
-    /// The hashes of the streams that `call_events` and `calls` get rows of, repeats left out where they stand together.
-    fn row_hashes(&self) -> (Vec<u64>, Vec<u64>) {
-        let of_records = self.changed.iter().chain(&self.gone).map(|(key, _)| key);
-        (hashes_of(self.placed.iter().map(|(event, _)| &event.stream_key)), hashes_of(of_records))
+    /// The hashes of the streams that something is written of (`history.note`); and of those that `call_events` and
+    /// `calls` get rows of, repeats left out where they stand together.
+    fn stream_hashes(&self, py: Python<'_>) -> (Vec<u64>, Vec<u64>, Vec<u64>) {
+        py.detach(|| {
+            let mut hashes = Hashes::default();
+            let of_records = self.changed.iter().map(|(key, _)| key);
+            let without_call = self.placed.iter().filter(|(_, call)| call.is_none());
+            (
+                hashes.of(of_records.clone().chain(without_call.map(|(event, _)| &event.stream_key))),
+                hashes.of(self.placed.iter().map(|(event, _)| &event.stream_key)),
+                hashes.of(of_records.chain(self.gone.iter().map(|(key, _)| key))),
+            )
+        })
     }
 }
 
-fn hashes_of<'a>(keys: impl Iterator<Item = &'a Text>) -> Vec<u64> {
-    let mut hashes = Vec::new();
-    let mut last = None;
-    for key in keys {
-        if last.replace(key) != Some(key) {
-            hashes.push(key_hash(key));
+/// Each stream's hash is made once.
+#[derive(Default)]
+struct Hashes<'a>(AHashMap<&'a Text, u64>);
+
+impl<'a> Hashes<'a> {
+    fn of(&mut self, keys: impl Iterator<Item = &'a Text>) -> Vec<u64> {
+        let (mut hashes, mut last) = (Vec::new(), None);
+        for key in keys {
+            if last.replace(key) != Some(key) {
+                hashes.push(*self.0.entry(key).or_insert_with(|| key_hash(key)));
+            }
         }
+        hashes
     }
-    hashes
 }
 
 /// `Remembered` of `pipeline/model/remembered.py`, taken apart.

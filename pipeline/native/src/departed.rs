@@ -37,11 +37,18 @@ impl Departed {
         }
     }
 
+    /// Whether it has a stream of a partition. Of another one it is another worker's too, or was: what that has written
+    /// is in the lake.
+    pub fn holds(&self, key: &str, partition: usize) -> bool {
+        self.streams.get(key).is_some_and(|(_, stream)| stream.partition == partition)
+    }
+
     /// Gives a stream of a partition back.
     pub fn take(&mut self, key: &str, partition: usize) -> Option<Box<Stream>> {
-        let (_, stream) = self.streams.remove(key)?;
-        // Of another partition it is another worker's too, or was: what that has written is in the lake.
-        (stream.partition == partition).then_some(stream)
+        if !self.holds(key, partition) {
+            return None;
+        }
+        self.streams.remove(key).map(|(_, stream)| stream)
     }
 
     /// All streams are looked at once more: lets go of those that left too many looks ago.
