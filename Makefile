@@ -40,7 +40,7 @@ $(STAMP): pyproject.toml $(CRATE) | $(BIN)/python
 	@echo "installing callfold and its tools into $(VENV), once"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@ls $(NATIVE)/*.so >/dev/null 2>&1 || \
-	  echo "without a Rust compiler (https://rustup.rs) callfold works at about half the speed" >&2
+	  echo "without a Rust compiler (https://rustup.rs) callfold works at about a third of the speed" >&2
 	@touch $@
 
 demo: $(STAMP)
