@@ -40,7 +40,9 @@ class NativeBuildHook(BuildHookInterface[Any]):
                 raise SystemExit(f"{error.output}\n{REQUIRED} is 1, and {error}") from None
             # One that is still there is of other sources than these.
             (folder / COMPILED).unlink(missing_ok=True)
-            _say(f"callfold is built without its compiled part ({error}): all works, at about a third of the speed")
+            _say(
+                f"callfold is built without its compiled part ({error}): all works, at about a third of the speed"
+            )
             return
         if version == "standard":
             platform = self.build_config.builder.get_best_matching_tag().rpartition("-")[2]

@@ -64,8 +64,9 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._own.connection_lost(exc)
 
     def eof_received(self) -> bool | None:
-        """Ends the stream too."""
-        return bool(self._own.eof_received())
+        """Ends the stream too, and the connection: kept open, it would be closed when the reader's turn comes, if at all."""
+        self._own.eof_received()
+        return False
 
     def pause_writing(self) -> None:
         """Kafka takes no more for now."""

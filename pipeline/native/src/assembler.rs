@@ -7,16 +7,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use crate::changes::{Changes, remembered};
-use crate::departed::Departed;
+use crate::departed::{Departed, MOST_DEPARTED};
 use crate::events::Events;
 use crate::model::{Event, Text};
 use crate::settle::settle;
 use crate::stream::{Remembered, Stream};
 use crate::timetable::{Timetable, bucket_of};
 use crate::word::{self, Word};
-
-/// More than leave at one flush of a backlog.
-const MOST_DEPARTED: usize = 12_288;
 
 /// What is kept of a partition: Python's own object, when its streams want to be looked at, and how many there are.
 struct Partition {
@@ -262,13 +259,11 @@ impl Assembler {
             let keys = events.iter().map(|event| &event.stream_key);
             keys.filter(|key| is_stranger(key)).cloned().collect()
         });
-        let mut known = AHashSet::new();
-        for key in strangers {
-            if self.just_gone.contains(&key) || self.is_in_the_lake(py, &key)? {
-                known.insert(key);
-            }
-        }
-        Ok(known)
+        let known = |key: &Text| Ok(self.just_gone.contains(key) || self.is_in_the_lake(py, key)?);
+        strangers
+            .into_iter()
+            .filter_map(|key| known(&key).map(|yes| yes.then_some(key)).transpose())
+            .collect()
     }
 
     fn is_in_the_lake(&self, py: Python<'_>, key: &Text) -> PyResult<bool> {

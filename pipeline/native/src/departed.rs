@@ -14,6 +14,9 @@ use crate::stream::Stream;
 /// Looks at the assembler for which a stream is kept: what others write of it in the lake meanwhile (a rebuild) is not
 /// seen here, as it is not in a call that is still in memory.
 const LOOKS: u64 = 4;
+/// More than leave at one flush of a backlog.
+pub const MOST_DEPARTED: usize = 12_288;
+
 pub struct Departed {
     most: usize,
     streams: AHashMap<Text, (u64, Box<Stream>)>,
