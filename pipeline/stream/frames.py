@@ -64,7 +64,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._own.connection_lost(exc)
 
     def eof_received(self) -> bool | None:
-        """Ends the stream too, and the connection: kept open, it would be closed when the reader's turn comes, if at all."""
+        """Ends the stream too, and the connection: kept open, only its reader would close it, when its turn comes."""
         self._own.eof_received()
         return False
 
