@@ -204,12 +204,14 @@ def rows_in(
     keys = sorted({key for some in files.values() for key in some})
     if len(keys) > NAMED_KEYS:
         return _joined(connection, rows_of(list(files), schema), keys, rest)
-    together = [file for file in files if file.parent == hot and not is_noted(file)]
-    apart = [file for file in files if file.parent != hot or is_noted(file)]
+    # Asked once: a file that is forgotten meanwhile must not fall between the two.
+    own = {file for file in files if is_noted(file)}
+    together = [file for file in files if file.parent == hot and file not in own]
+    apart = [file for file in files if file.parent != hot or file in own]
     if len(apart) > FILES_APART:
         together, apart = list(files), []
     parts = [
-        (f"read_parquet({quoted(file)}, hive_partitioning = false)" if is_noted(file) else rows_of([file], schema),
+        (f"read_parquet({quoted(file)}, hive_partitioning = false)" if file in own else rows_of([file], schema),
          files[file])
         for file in apart
     ]  # fmt: skip

@@ -129,3 +129,20 @@ def test_files_of_a_lake_in_which_something_is_forgotten_are_looked_into(
     assert len(written.history._lookups["call_events"]._noted) == FLUSHES
     keys = sorted(written.keys)
     assert list(written.history.remember(keys).items()) == as_read(written.lake, keys)
+
+
+def test_one_that_is_forgotten_in_the_midst_of_a_look_is_read_all_the_same(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = sorted(written.keys)
+    meant = as_read(written.lake, keys)
+    for find in written.history._lookups.values():
+        is_noted, seen = find.is_noted, set[Path]()
+
+        def once(file: Path, is_noted: Any = is_noted, seen: set[Path] = seen) -> bool:
+            told = file not in seen and is_noted(file)
+            seen.add(file)
+            return bool(told)
+
+        monkeypatch.setattr(find, "is_noted", once)
+    assert list(written.history.remember(keys).items()) == meant
