@@ -79,7 +79,7 @@ lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@! cargo fmt --version >/dev/null 2>&1 || (cd $(NATIVE) && cargo fmt --check)
-	@! cargo clippy --version >/dev/null 2>&1 || (cd $(NATIVE) && cargo clippy --quiet --locked -- -D warnings)
+	@! cargo clippy --version >/dev/null 2>&1 || (cd $(NATIVE) && cargo clippy --release --quiet --locked -- -D warnings)
 
 format: $(STAMP)
 	@$(BIN)/ruff format .

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.archive import UnreadableLine, read_archive
-from pipeline.backfill import assembler_of
+from pipeline.durable import assembler_of
 from pipeline.garbage import rarely_searched
 from pipeline.lake import Lake, LakeHistory, LakeSink
 from pipeline.lake.compact import compact

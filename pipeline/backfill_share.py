@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from pipeline.backfill import Pass
+from pipeline.backfill_pass import Pass
 from pipeline.backfill_route import Share
 from pipeline.backfill_summary import Summary
 from pipeline.errors import CallfoldError

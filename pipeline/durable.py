@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from pipeline import native
-from pipeline.assemble.assembler import Assembler, Changes
+from pipeline.assemble.assembler import Assembler, Changes, History
 from pipeline.lake import LakeHistory, LakeSink
 from pipeline.providers import providers
 from pipeline.settings import Settings
@@ -12,7 +12,7 @@ AnyAssembler = Assembler | native.Assembler
 AnyChanges = Changes | native.Changes
 
 
-def assembler_of(settings: Settings, history: LakeHistory) -> AnyAssembler:
+def assembler_of(settings: Settings, history: History) -> AnyAssembler:
     """An assembler with the timers of the settings, the compiled one where there is one."""
     kind = native.Assembler if native.IS_COMPILED else Assembler
     return kind(

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from pipeline import backfill as backfill_module
+from pipeline import backfill_pass
 from pipeline.backfill import backfill
 from pipeline.lake.compact import compact
 from pipeline.providers import provider_names
@@ -90,7 +91,7 @@ def test_many_flushes_on_the_way_come_to_the_same(
 ) -> None:
     lines = world.simulated(100, 21, *HARSH)
     monkeypatch.setattr(backfill_module, "WEBHOOKS_A_FLUSH", 75)
-    monkeypatch.setattr(backfill_module, "ROWS_A_FILE", 200)
+    monkeypatch.setattr(backfill_pass, "ROWS_A_FILE", 200)
     backfill(settings_of(tmp_path / "lake"), [write(lines)])
     assert calls_of(tmp_path / "lake") == world.simulated_truth(100, 21, *HARSH)
 
@@ -179,8 +180,8 @@ def test_wherever_it_is_killed_the_next_run_comes_to_the_undisturbed_result(
     archive, lake = write(lines), tmp_path / "lake"
     # Flushes every few hundred events, so that there is something to tear.
     program = (
-        "import sys; from pipeline import backfill, cli; backfill.WEBHOOKS_A_FLUSH = 270; backfill.ROWS_A_FILE = 200; "
-        "sys.exit(cli.main(sys.argv[1:]))"
+        "import sys; from pipeline import backfill, backfill_pass, cli; "
+        "backfill.WEBHOOKS_A_FLUSH, backfill_pass.ROWS_A_FILE = 270, 200; sys.exit(cli.main(sys.argv[1:]))"
     )
     arguments = [sys.executable, "-c", program, "backfill", str(archive), "--lake", str(lake)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CALLFOLD_")}

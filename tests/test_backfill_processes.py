@@ -190,7 +190,7 @@ def test_what_is_soon_done_is_done_in_one_process(
         def __init__(self, *_: object, **__: object) -> None:
             started.append(self)
 
-    monkeypatch.setattr(backfill_processes, "Processes", Started)
+    monkeypatch.setattr(backfill_module, "Processes", Started)
     lines = world.simulated(20, 49)
     monkeypatch.setattr(backfill_module, "FEW_WEBHOOKS", len(lines) + 1)
     done = backfill(settings_of(tmp_path / "few"), [write(lines)], processes=2)

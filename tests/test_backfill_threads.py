@@ -7,6 +7,7 @@ import runpy
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from pipeline.archive import Block
 from pipeline.backfill import Summary, backfill
 from pipeline.backfill_threads import BLOCKS_AHEAD, LakeThread, lines_ahead
 from pipeline.errors import DestinationUnavailable
-from pipeline.lake import LakeSink
+from pipeline.lake import LakeHistory, LakeSink
 from pipeline.settings import Settings
 
 pytest.importorskip("pipeline.native._native")
@@ -126,6 +127,36 @@ def test_they_write_what_one_thread_writes(
     assert meant[3][1]
     for threads in (2, 3):
         assert come_to(threads) == meant
+
+
+def test_an_old_call_is_read_back_only_when_it_is_in_the_lake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that has left memory comes back of itself here, and every flush takes its time."""
+    archive = tmp_path / "late.ndjson"
+    archive.write_bytes(text_of(world.shuffled(world.simulated(80, 72, *HARSH), 6, 0.3)))
+    monkeypatch.setattr(native, "Assembler", partial(native.Assembler, departed=0))
+    backfill(settings_of(tmp_path / "one"), [archive])
+    write, remember = LakeSink.write_changes, LakeHistory.remember
+    is_writing, asked_for = threading.Event(), list[int]()
+
+    def write_slowly(sink: LakeSink, *told: Any) -> Any:
+        is_writing.set()
+        threading.Event().wait(0.02)
+        done = write(sink, *told)
+        is_writing.clear()
+        return done
+
+    def remember_what_is_written(history: LakeHistory, keys: Sequence[str]) -> Any:
+        assert not keys or not is_writing.is_set()
+        asked_for.append(len(keys))
+        return remember(history, keys)
+
+    monkeypatch.setattr(LakeSink, "write_changes", write_slowly)
+    monkeypatch.setattr(LakeHistory, "remember", remember_what_is_written)
+    backfill(settings_of(tmp_path / "two"), [archive], processes=2)
+    assert sum(asked_for) > 20
+    assert rows(tmp_path / "two") == rows(tmp_path / "one")
 
 
 def test_a_cut_off_archive_is_told_after_what_could_be_read_of_it(

@@ -16,8 +16,8 @@ import msgspec
 import pytest
 
 from pipeline.assemble.fold import FOREVER_US
-from pipeline.backfill import assembler_of
 from pipeline.cli import main
+from pipeline.durable import assembler_of
 from pipeline.errors import CallfoldError, UserError
 from pipeline.forget import Wanted, forget
 from pipeline.lake import Lake, LakeHistory, LakeSink

@@ -30,6 +30,7 @@ SHELLS = {
     "upkeep",
     "backfill",
     "backfill_archives",
+    "backfill_pass",
     "backfill_preload",
     "backfill_processes",
     "backfill_route",

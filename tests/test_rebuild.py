@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from pipeline.assemble.fold import FOREVER_US
-from pipeline.backfill import assembler_of
+from pipeline.durable import assembler_of
 from pipeline.lake import Lake, LakeHistory, LakeSink
 from pipeline.lake.compact import compact
 from pipeline.normalise import Normaliser, Privacy

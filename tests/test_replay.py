@@ -63,7 +63,7 @@ def broken_lake(lake: Path, archive: Path, fails: Fails, **told: Any) -> Any:
 
 
 def _break(patch: pytest.MonkeyPatch, fails: Fails) -> None:
-    from pipeline import backfill
+    from pipeline import backfill, backfill_pass
 
     def failing(understand: Any) -> Any:
         def events(webhook: Webhook) -> Any:
@@ -74,7 +74,8 @@ def _break(patch: pytest.MonkeyPatch, fails: Fails) -> None:
         return events
 
     broken = {name: known._replace(events=failing(known.events)) for name, known in providers().items()}
-    patch.setattr(backfill, "providers", lambda: broken)
+    for module in (backfill, backfill_pass):
+        patch.setattr(module, "providers", lambda: broken)
 
 
 def are_the_same(found: dict[str, Any], expected: dict[str, Any]) -> None:

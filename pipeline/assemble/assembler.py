@@ -104,7 +104,8 @@ class Assembler:
     def collect(self, as_of_us: Callable[[Any], int], *, only_settled: bool = False) -> Changes:
         """The changes since the last call, seen at a partition's time; calls that are long over leave memory.
 
-        `only_settled` leaves alone what is still going on or within its grace (a backfill's halfway flush).
+        `only_settled` leaves alone what is still going on or within its grace (a backfill's halfway flush), but for
+        agents' streams: around the clock there may always be a call, and they would be held from end to end.
         """
         looked_at = {key: self._streams[key] for key in self._dirty}
         if self._to_remember:
@@ -130,6 +131,7 @@ class Assembler:
     def _look_at(self, key: str, stream: Stream, now_us: int, only_settled: bool, changes: Changes) -> None:
         is_silent = now_us - stream.last_us >= self._grace_us
         is_due = stream.due_us is not None and now_us >= stream.due_us
+        only_settled = only_settled and not stream.is_agent
         is_settled, folded = True, None
         if (key in self._dirty or is_due) and (is_silent or not only_settled):
             folded = stream.fold(now_us)

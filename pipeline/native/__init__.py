@@ -3,11 +3,16 @@
 Where it was not built `IS_COMPILED` is False, and everything is done in Python, with the same results.
 """
 
+import os
 from typing import Any, Final
 
 __all__ = [
     "IS_COMPILED", "Assembler", "Batches", "Changes", "Events", "LineReader", "Messages", "Reader", "Records", "Taken"
 ]  # fmt: skip
+
+# The allocator of the compiled part (and of Arrow, if it comes later) gives memory back after 10 ms, and takes it again
+# at the next flush, in fresh pages that the kernel must clear: a third of all page faults. It reads this when loaded.
+os.environ.setdefault("MIMALLOC_PURGE_DELAY", "10000")
 
 try:
     from pipeline.native._native import (

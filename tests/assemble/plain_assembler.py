@@ -197,9 +197,10 @@ class PlainAssembler(Assembler):
             now_us = now_of(stream.partition)
             is_silent = now_us - stream.last_us >= self._grace_us
             is_due = stream.due_us is not None and now_us >= stream.due_us
-            if (key in self._dirty or is_due) and (is_silent or not only_settled):
+            waits = only_settled and not stream.is_agent
+            if (key in self._dirty or is_due) and (is_silent or not waits):
                 folded = stream.fold(now_us)
-                if only_settled and any(record.state != "ended" for record, _ in folded):
+                if waits and any(record.state != "ended" for record, _ in folded):
                     continue
                 self._settle_plainly(key, stream, folded, changes)
                 self._dirty.pop(key, None)

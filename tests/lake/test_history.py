@@ -121,3 +121,15 @@ def test_many_streams_are_known_as_well_once_they_have_left_the_set(
         history.note(f"recho:{number}" for number in range(first, first + 6))
     assert all(history.knows(f"recho:{number}") for number in range(102))
     assert not any(history.knows(f"recho:{number}") for number in range(102, 200))
+
+
+def test_streams_that_are_noted_again_take_no_more_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.lake.history.RECENT_STREAMS", 4)
+    history = LakeHistory(open_lake(tmp_path))
+    # Next to each other at the end of what 64 bits hold, where no float tells them apart.
+    largest = 2**64 - 1
+    for first in (largest - 5, 0, largest - 3, 2):
+        history.note_hashes(range(first, first + 4))
+    assert list(history._index) == [*range(6), *range(largest - 5, largest + 1)]

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use ahash::{AHashMap, AHashSet};
+use ahash::AHashSet;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use crate::changes::{Changes, remembered};
 use crate::departed::{Departed, MOST_DEPARTED};
 use crate::events::Events;
+use crate::memory::Streams;
 use crate::model::{Event, Text};
 use crate::settle::settle;
 use crate::stream::{Remembered, Stream};
@@ -30,10 +31,7 @@ pub struct Assembler {
     grace_us: i64,
     agent_providers: Vec<Word>,
     history: Option<Py<PyAny>>,
-    /// By number; those of streams that are gone are used again.
-    streams: Vec<Option<Box<Stream>>>,
-    free: Vec<u32>,
-    numbers: AHashMap<Text, u32>,
+    streams: Streams,
     partitions: Vec<Partition>,
     places: Py<PyDict>,
     dirty: Vec<u32>,
@@ -60,9 +58,7 @@ impl Assembler {
             grace_us,
             agent_providers: agent_providers.iter().filter_map(|name| Word::of(name)).collect(),
             history,
-            streams: Vec::new(),
-            free: Vec::new(),
-            numbers: AHashMap::new(),
+            streams: Streams::default(),
             partitions: Vec::new(),
             places: PyDict::new(py).unbind(),
             dirty: Vec::new(),
@@ -74,12 +70,12 @@ impl Assembler {
 
     /// Streams in memory.
     fn __len__(&self) -> usize {
-        self.numbers.len()
+        self.streams.len()
     }
 
     /// Calls in memory that were published and have not ended.
     fn open_calls(&self) -> usize {
-        let records = self.streams.iter().flatten().flat_map(|stream| &stream.published);
+        let records = self.streams.iter().flat_map(|(_, stream)| &stream.published);
         records.filter(|record| record.state != word::ENDED).count()
     }
 
@@ -112,10 +108,8 @@ impl Assembler {
             let past = remembered(&past)?;
             let Some(first) = past.events.first() else { continue };
             let is_agent = self.agent_providers.contains(&first.provider);
-            let number = match self.numbers.get(key.as_str()) {
-                Some(number) => *number,
-                None => self.open(Text::new(&key), partition_number, is_agent),
-            };
+            let known = self.streams.number_of(&key);
+            let number = known.unwrap_or_else(|| self.open(Text::new(&key), partition_number, is_agent));
             let told = past.records.iter().map(|record| record.event_count).sum::<i64>();
             let is_whole = told == i64::try_from(past.events.len()).unwrap_or(i64::MAX);
             let stream = self.stream(number);
@@ -135,14 +129,12 @@ impl Assembler {
         for partition in partitions.try_iter()? {
             gone.insert(self.partition(&partition?)?);
         }
-        for number in 0..self.streams.len() as u32 {
-            let stream = self.streams[number as usize].as_ref();
-            if stream.is_some_and(|stream| gone.contains(&stream.partition)) {
-                self.to_remember.remove(&number);
-                self.remove(number);
-            }
+        let of_these = self.streams.iter().filter(|(_, stream)| gone.contains(&stream.partition));
+        for number in of_these.map(|(number, _)| number).collect::<Vec<_>>() {
+            self.to_remember.remove(&number);
+            self.remove(number);
         }
-        self.dirty.retain(|number| self.streams[*number as usize].is_some());
+        self.dirty.retain(|number| self.streams.find(*number).is_some());
         self.departed.forget(|stream| gone.contains(&stream.partition));
         for number in gone {
             self.partitions[number].timetable = Timetable::default();
@@ -152,7 +144,8 @@ impl Assembler {
 
     /// The changes since the last call, seen at a partition's time; calls that are long over leave memory.
     ///
-    /// `only_settled` leaves alone what is still going on or within its grace (a backfill's halfway flush).
+    /// `only_settled` leaves alone what is still going on or within its grace (a backfill's halfway flush), but for
+    /// agents' streams: around the clock there may always be a call, and they would be held from end to end.
     #[pyo3(signature = (as_of_us, *, only_settled=false))]
     fn collect(
         &mut self,
@@ -200,14 +193,13 @@ impl Assembler {
             let now_us = now_us[self.stream(*number).partition].unwrap_or(0);
             self.look_at(*number, now_us, only_settled, &mut changes);
         }
-        looked_at
-            .retain(|number| self.streams[*number as usize].as_ref().is_some_and(|stream| stream.is_dirty));
+        looked_at.retain(|number| self.streams.find(*number).is_some_and(|stream| stream.is_dirty));
         self.dirty = looked_at;
         changes
     }
 
     fn stream(&mut self, number: u32) -> &mut Stream {
-        self.streams[number as usize].as_mut().expect("a number is in use as long as anything names it")
+        self.streams.get(number)
     }
 
     fn partition(&mut self, object: &Bound<'_, PyAny>) -> PyResult<usize> {
@@ -237,15 +229,15 @@ impl Assembler {
         let (Some(history), false) = (&self.history, self.to_remember.is_empty()) else {
             return Ok(Vec::new());
         };
-        let wanted = self.to_remember.iter().filter_map(|number| self.streams[*number as usize].as_ref());
+        let wanted = self.to_remember.iter().filter_map(|number| self.streams.find(*number));
         let mut keys: Vec<&str> = wanted.map(|stream| stream.key.as_str()).collect();
         keys.sort_unstable();
         let found = history.bind(py).call_method1("remember", (PyList::new(py, keys)?,))?;
         let mut past = Vec::new();
         for item in found.call_method0("items")?.try_iter()? {
             let (key, told): (String, Bound<'_, PyAny>) = item?.extract()?;
-            if let Some(number) = self.numbers.get(key.as_str()) {
-                past.push((*number, remembered(&told)?));
+            if let Some(number) = self.streams.number_of(&key) {
+                past.push((number, remembered(&told)?));
             }
         }
         Ok(past)
@@ -254,7 +246,7 @@ impl Assembler {
     /// Of the streams of these events that are not in memory: those of which something is durable.
     fn known(&self, py: Python<'_>, partition: usize, events: &[Arc<Event>]) -> PyResult<AHashSet<Text>> {
         let is_stranger =
-            |key: &Text| !self.numbers.contains_key(key) && !self.departed.holds(key, partition);
+            |key: &Text| self.streams.number_of(key).is_none() && !self.departed.holds(key, partition);
         let strangers: AHashSet<Text> = py.detach(|| {
             let keys = events.iter().map(|event| &event.stream_key);
             keys.filter(|key| is_stranger(key)).cloned().collect()
@@ -272,9 +264,8 @@ impl Assembler {
     }
 
     fn take(&mut self, partition: usize, event: Arc<Event>, known: &AHashSet<Text>) {
-        let number = match self.numbers.get(&event.stream_key) {
+        let number = match self.streams.number_of(&event.stream_key) {
             Some(number) => {
-                let number = *number;
                 if !self.stream(number).reaches_back_to(&event) {
                     // Older than what was kept of the agent's stream: the cut needs all of it again.
                     self.to_remember.insert(number);
@@ -312,31 +303,17 @@ impl Assembler {
 
     fn put(&mut self, stream: Box<Stream>) -> u32 {
         self.partitions[stream.partition].streams += 1;
-        let key = stream.key.clone();
-        let number = match self.free.pop() {
-            Some(number) => {
-                self.streams[number as usize] = Some(stream);
-                number
-            }
-            None => {
-                self.streams.push(Some(stream));
-                self.streams.len() as u32 - 1
-            }
-        };
-        self.numbers.insert(key, number);
-        number
+        self.streams.put(stream)
     }
 
     /// Takes a stream out of memory; its number is free from now on.
     fn remove(&mut self, number: u32) -> Option<Box<Stream>> {
-        let mut stream = self.streams[number as usize].take()?;
-        self.numbers.remove(&stream.key);
+        let mut stream = self.streams.remove(number)?;
         let partition = &mut self.partitions[stream.partition];
         partition.streams -= 1;
         if let Some(bucket) = stream.bucket.take() {
             partition.timetable.discard(number, bucket);
         }
-        self.free.push(number);
         Some(stream)
     }
 
@@ -350,6 +327,7 @@ impl Assembler {
     fn look_at(&mut self, number: u32, now_us: i64, only_settled: bool, changes: &mut Changes) {
         let grace_us = self.grace_us;
         let stream = self.stream(number);
+        let only_settled = only_settled && !stream.is_agent;
         let is_silent = now_us.saturating_sub(stream.last_us) >= grace_us;
         let is_due = stream.due_us.is_some_and(|due_us| now_us >= due_us);
         let mut is_settled = true;

@@ -40,6 +40,16 @@ fn message((_, record): &(Text, Arc<Record>)) -> Keyed {
     (record.call_key.clone(), Some(record.clone()))
 }
 
+impl Drop for Changes {
+    /// Python drops it with its lock held; what is in it, of a large flush, takes tens of milliseconds to be freed.
+    fn drop(&mut self) {
+        let events = std::mem::take(&mut self.placed);
+        let records = (std::mem::take(&mut self.changed), std::mem::take(&mut self.gone));
+        let again = std::mem::take(&mut self.again);
+        Python::attach(|py| py.detach(|| drop((events, records, again))));
+    }
+}
+
 #[pymethods]
 impl Changes {
     /// Events to be made durable, each with the key of its call.

@@ -13,6 +13,7 @@ mod events;
 mod facts;
 mod fold;
 mod lines;
+mod memory;
 mod messages;
 mod model;
 mod probes;
@@ -27,6 +28,10 @@ mod trim;
 mod word;
 
 use pyo3::prelude::*;
+
+/// For what this library allocates; Python, Arrow and DuckDB have their own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
