@@ -221,8 +221,8 @@ def options_of() -> argparse.Namespace:
     if unknown := set(options.only) - PROGRAMS.keys():
         parser.error(f"no such programs: {', '.join(sorted(unknown))}; there are {', '.join(PROGRAMS)}")
     options.rounds = options.rounds or (1 if options.quick else 5)
-    options.calls = options.calls or (8_000 if options.quick else 150_000)
-    options.small_calls = options.small_calls or (1_500 if options.quick else 6_000)
+    options.calls = options.calls or (8_000 if options.quick else 300_000)
+    options.small_calls = options.small_calls or (1_500 if options.quick else 12_000)
     return options
 
 
