@@ -4,42 +4,38 @@
 """
 
 import json
-import os
-import re
-import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from day_of_calls import Traffic
 from group import Group, webhook_topics
+from processes import (
+    PATIENCE_SECONDS,
+    Failed,
+    NotInstalled,
+    cpu_seconds,
+    environment,
+    finish,
+    kill,
+    start,
+    until,
+    watched,
+)
 
 from pipeline.topic_names import call_events_topic, worker_group
 
 HERE = Path(__file__).parent
 FLUSH_SECONDS = 2
-PATIENCE_SECONDS = 900.0
 #: whoever takes fewer webhooks a second than this hangs, if he takes longer than `PATIENCE_SECONDS`
 HANGING_PER_SECOND = 5_000
-POLL_SECONDS = 0.05
-TICKS = os.sysconf("SC_CLK_TCK")
 COMPILED = ("-m", "pipeline.cli")
 PLAIN = ("-c", "from pipeline import cli, native; native.IS_COMPILED = False; cli.main()")
 #: no call is closed by silence: the peers know no timeouts
 IDLE_SECONDS = "1000000000"
-
-
-class Failed(Exception):  # noqa: N818  it is told, not caught as an error of the code
-    """A program did not do its job; the message says which and how."""
-
-
-class NotInstalled(Failed):
-    """A peer's packages are not there; the others can be measured all the same."""
 
 
 class Measured(NamedTuple):
@@ -69,63 +65,6 @@ class Place(NamedTuple):
     """For a program of several processes; the broker, idle then, may be on one of them."""
 
 
-def environment(**settings: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("CALLFOLD_")}
-    return kept | settings
-
-
-def start(
-    place: Place,
-    command: list[str],
-    log: Path,
-    folder: Path,
-    env: Mapping[str, str],
-    cores: frozenset[int] | None = None,
-) -> subprocess.Popen[bytes]:
-    own = cores or {place.core}
-    with log.open("wb") as said:
-        return subprocess.Popen(
-            command,
-            env=dict(env),
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            preexec_fn=lambda: os.sched_setaffinity(0, own),  # noqa: PLW1509  no threads run here
-        )
-
-
-def finish(process: subprocess.Popen[bytes], name: str, log: Path) -> tuple[bytes, float, float]:
-    """Its output, CPU seconds and peak MiB, once it has ended by itself. Raises `Failed` if it ended badly."""
-    assert process.stdout is not None
-    with process.stdout as stdout:
-        said = stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode not in (0, -signal.SIGTERM):
-        told = log.read_text("utf-8", "replace").strip().splitlines() or ["nothing said"]
-        if told[-1].startswith(("ModuleNotFoundError", "ImportError")):
-            raise NotInstalled(told[-1])
-        raise Failed(f"{name} ended with {process.returncode}: {told[-1]}")
-    return said, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
-
-
-def until(
-    condition: Callable[[], bool],
-    process: subprocess.Popen[bytes],
-    name: str,
-    log: Path,
-    patience_s: float = PATIENCE_SECONDS,
-) -> None:
-    deadline = time.monotonic() + patience_s
-    while not condition():
-        if process.poll() is not None:
-            raise Failed(f"{name} ended early: {log.read_text('utf-8', 'replace')[-500:]}")
-        if time.monotonic() > deadline:
-            process.kill()
-            raise Failed(f"{name} did not finish within {patience_s:g} s")
-        time.sleep(POLL_SECONDS)
-
-
 class Worker:
     """`callfold work` on its core, with a new lake in `folder`; in a `with`, which sees to its end."""
 
@@ -143,7 +82,8 @@ class Worker:
             "CALLFOLD_IDLE_SECONDS": IDLE_SECONDS,
         }
         command = [sys.executable, *program, "work"]
-        self.process = start(place, command, self._log, folder, environment(**(own | settings)))
+        env = environment(**(own | settings))
+        self.process = start(command, self._log, folder, env, frozenset({place.core}))
 
     def __enter__(self) -> Self:
         return self
@@ -220,44 +160,14 @@ def _backfill(
     command = [sys.executable, "-m", "pipeline.cli", "backfill", str(archive), "--lake", str(folder / lake)]
     command += ["--processes", str(processes)]
     log, began = folder / "backfill.log", time.time()
-    process = start(place, command, log, folder, env, place.every_core if processes > 1 else None)
+    cores = place.every_core if processes > 1 else frozenset({place.core})
+    process = start(command, log, folder, env, cores)
     try:
         below, all_peak = watched(process)
         _, cpu, peak = finish(process, "callfold backfill", log)
     finally:
         kill(process)
     return time.time() - began, cpu + below, max(peak, all_peak)
-
-
-def watched(process: subprocess.Popen[bytes]) -> tuple[float, float]:
-    """CPU seconds of the processes below one, and the peak MiB of all together, once it has ended.
-
-    They end with it and unawaited, so they are looked at while they run: of each at most `POLL_SECONDS` are missing.
-    Memory that they share counts once.
-    """
-    used: dict[int, float] = {}
-    peak = 0.0
-    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        below, resident = descendants(process.pid), 0
-        for pid in (process.pid, *below):
-            with suppress(OSError):
-                told = Path(f"/proc/{pid}/smaps_rollup").read_text("utf-8") if below else ""
-                resident += sum(int(kib) for kib in re.findall(r"^Pss: +(\d+)", told, re.MULTILINE))
-                used[pid] = cpu_seconds(pid, with_ended=False)
-        peak = max(peak, resident / 1024)
-        time.sleep(POLL_SECONDS)
-    used.pop(process.pid, None)
-    return sum(used.values()), peak
-
-
-def descendants(pid: int) -> list[int]:
-    """All processes below one."""
-    found = [pid]
-    for one in found:
-        with suppress(OSError):
-            for task in Path(f"/proc/{one}/task").iterdir():
-                found += map(int, (task / "children").read_text("utf-8").split())
-    return found[1:]
 
 
 def peer(
@@ -270,7 +180,7 @@ def peer(
     out.mkdir()
     command = [str(place.peers_python), str(HERE / "peers" / f"{name}.py"), "--servers", place.servers]
     command += ["--prefix", prefix, "--group", group.name, "--count", str(webhooks), "--out", str(out)]
-    process = start(place, command, log, folder, environment())
+    process = start(command, log, folder, environment(), frozenset({place.core}))
     killer = threading.Timer(PATIENCE_SECONDS, process.kill)
     killer.start()
     try:
@@ -288,16 +198,3 @@ def peer(
     if has_group and not group.has_committed(group.ends(webhook_topics(prefix))):
         raise Failed(f"{name} ended without having committed every webhook's offset")
     return Measured(webhooks, told["ended"] - told["began"], cpu - told["cpu_began"], peak)
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            process.kill()
-        process.wait()
-
-
-def cpu_seconds(pid: int, with_ended: bool = True) -> float:
-    """What a process has used so far, with its children that have ended or without."""
-    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
-    return sum(map(int, fields[11 : 15 if with_ended else 13])) / TICKS

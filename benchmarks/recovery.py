@@ -21,9 +21,9 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from aiokafka import AIOKafkaProducer
+from processes import peak_mib
 from rich.console import Console
 from rich.table import Table
 
@@ -75,13 +75,6 @@ def until_drained(servers: str, seconds: float = 900) -> None:
         if time.monotonic() > deadline:
             raise SystemExit(f"not drained within {seconds:g} s")
         time.sleep(0.2)
-
-
-def peak_mib(process: Any) -> float:
-    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
-    raise SystemExit("the worker is gone")
 
 
 def open_calls(lake: Path) -> tuple[int, float]:
@@ -172,7 +165,7 @@ def main() -> None:
             with console.status(f"round {number + 1}: one worker is killed"):
                 dies, stays = workers
                 measured.append(
-                    (*scene.kill_one(dies, stays, number, options.open_calls), peak_mib(stays.process))
+                    (*scene.kill_one(dies, stays, number, options.open_calls), peak_mib(stays.process.pid))
                 )
                 workers = [stays, scene.worker()]
                 until_drained(kafka.servers)

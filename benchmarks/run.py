@@ -24,13 +24,12 @@ import page
 import results
 from calls import COMPARED, calls_of_files, calls_of_lake, differences
 from day_of_calls import Traffic, preload, records_of, simulate
+from processes import Failed, NotInstalled
 from producing import create_topics
 from programs import (
     COMPILED,
     PLAIN,
-    Failed,
     Measured,
-    NotInstalled,
     Place,
     callfold_backfill,
     callfold_work,

@@ -23,8 +23,9 @@ import msgspec
 import page
 import results
 from day_of_calls import Traffic, multiplied, preload, records_of, simulate
+from processes import Failed
 from producing import create_topics
-from programs import Failed, Measured, Place, Worker, callfold_work
+from programs import Measured, Place, Worker, callfold_work
 from real_kafka import KafkaCluster, why_unavailable
 from rich.console import Console
 from run import DAYS, cores

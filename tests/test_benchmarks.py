@@ -73,7 +73,8 @@ def test_the_peers_fold_gives_the_true_calls(traffic: Any, tmp_path: Path) -> No
 
 def test_callfolds_own_lake_gives_the_same_calls(traffic: Any, tmp_path: Path) -> None:
     from calls import calls_of_lake, differences
-    from programs import IDLE_SECONDS, environment
+    from processes import environment
+    from programs import IDLE_SECONDS
 
     subprocess.run(
         [sys.executable, "-m", "pipeline.cli", "backfill", traffic.archive, "--lake", tmp_path / "lake"],
@@ -188,7 +189,7 @@ def test_the_page_and_the_plot_are_made_of_the_results(tmp_path: Path) -> None:
 
 
 def test_a_peer_that_is_not_installed_is_told_apart_from_one_that_fails(tmp_path: Path) -> None:
-    from programs import Failed, NotInstalled, finish
+    from processes import Failed, NotInstalled, finish
 
     for code, kind in (("import no_such_package", NotInstalled), ("raise SystemExit('broken')", Failed)):
         log = tmp_path / "log"

@@ -12,6 +12,7 @@ the events uncommitted, and whoever takes them again tells of their calls again.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import msgspec
 
 from pipeline import native
 from pipeline.durable import AnyAssembler, AnyChanges, write_changes
+from pipeline.errors import DestinationUnavailable
 from pipeline.lake import LakeHistory, LakeSink
 from pipeline.lake.rows import StoredRejection
 from pipeline.model import CallEvent, Rejection, Remembered, Webhook
@@ -31,11 +33,12 @@ from pipeline.stream.producer import AnyMessages, Backlog, BulkProducer, Message
 from pipeline.stream.tenure import Claim
 from pipeline.topic_names import call_events_topic, call_records_topic, home_partition, webhooks_topic
 
-EVENTS_A_FLUSH = 40_000
-"""Events held for the next flush; beyond it the flush comes early.
+log = logging.getLogger(__name__)
 
-While nothing can be written, as many again are held by the flush that is tried again, and nothing more is taken: at
-most twice this number and one batch (`FETCH_RECORDS`).
+EVENTS_A_FLUSH = 40_000
+"""Events held for the next flush; beyond it the flush comes early, and as many again are taken while it is written.
+
+When these wait too, nothing more is taken: held are at most twice this number and one batch (`FETCH_RECORDS`).
 """
 
 
@@ -105,11 +108,25 @@ class AssembleStep:
         self._rejected: list[StoredRejection] = []
         self._waiting = 0
         self._unwritten: _Unwritten | None = None
+        self._early: asyncio.Task[None] | None = None
 
     async def make_room(self) -> None:
-        """Waits for a flush while as many events are held as may be."""
-        if self._waiting >= self._events_a_flush:
+        """Begins a flush when enough events wait for one; waits for it when as many again do."""
+        if self._waiting < self._events_a_flush:
+            return
+        if self._flushing.locked() or self._unwritten is not None:
             await self.flush()
+            return
+        self._early = asyncio.create_task(self._flush_early())
+        # It gets to where it waits for Kafka: what is taken now belongs to the flush after it.
+        await asyncio.sleep(0)
+
+    async def _flush_early(self) -> None:
+        try:
+            await self.flush()
+        except DestinationUnavailable as problem:
+            # The next flush goes on with it, and tells, or whoever needs its room waits for that.
+            log.debug("a flush is put off: %s", problem)
 
     async def take(self, batch: RecordBatch) -> None:
         """Adds a batch of events; bears the same batch again. What is not at home here goes on to its home."""

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 # The embedded broker forgets: its partitions must be read and committed long before they are full.
 EMBEDDED_WAITING_BYTES = 2 * 1024 * 1024
 EMBEDDED_BACKLOG_BYTES = PARTITION_BYTES // 2
-EMBEDDED_EVENTS_A_FLUSH = 5_000
+EMBEDDED_EVENTS_A_FLUSH = 2_500
 EMBEDDED_SESSION_SECONDS = 6.0
 """A worker that was killed is missed sooner: there is no other one to share its partitions with."""
 
