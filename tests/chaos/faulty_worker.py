@@ -22,6 +22,7 @@ from typing import Any
 
 FOLDER = Path(os.environ.get("CHAOS_FOLDER", "."))
 LOOK_SECONDS = 0.05
+EVENTS_A_FLUSH = 20
 
 STEPS = (
     # The program starts.
@@ -188,6 +189,8 @@ def wrap_stream(accident: Accident) -> None:
     around_async(app.StreamApp, "commit_now", lambda *_: ("before_commit", "after_commit"), accident)
     around_async(app.StreamApp, "before_revoked", lambda *_: ("revoked", ""), accident)
     around_async(app.StreamApp, "before_assigned", lambda *_: ("assigned", ""), accident)
+    # Some flushes are to come early, as in a backlog of a size that no round has.
+    work.EVENTS_A_FLUSH = EVENTS_A_FLUSH
     work.SESSION_SECONDS = float(os.environ.get("CHAOS_SESSION", work.SESSION_SECONDS))
 
 
