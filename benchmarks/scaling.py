@@ -5,12 +5,14 @@
 Events: a simulated day, each of its calls so many times over under other ids, read by one `callfold work`.
 Open calls: so many calls that have begun and do not end, and then, with all of them in memory, the same simulated day.
 Told are CPU seconds per million webhooks, their rate and the peak memory, on a real Apache Kafka, worker and broker on
-one core each; one run of each size. Writes its part of results.json and RESULTS.md. Larger ones: `--events 20000000`,
-for which Kafka needs 35 GB.
+one core each. The first size of each kind is run once more at its end, and the mean is told: a machine's speed changes
+while the largest runs. Writes its part of results.json and RESULTS.md. Larger ones: `--events 1000000,20000000`, for
+which Kafka needs 35 GB.
 """
 
 import argparse
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -34,6 +36,7 @@ from running import count_in
 from pipeline.collect.received import WebhookRecord, webhook_record
 
 TEMPLATE_CALLS = 5_000
+WEBHOOKS_WITH_OPEN_CALLS = 500_000
 #: a compaction comes after five minutes, which only the largest sizes take
 NOT_MEANWHILE = "86400"
 BEFORE_US = 1_772_400_000_000_000
@@ -49,9 +52,9 @@ def begun_calls(count: int) -> Iterator[WebhookRecord]:
         yield webhook_record("interactly", b"interactly:open-%d" % number, body, BEFORE_US + number, {}, {})
 
 
-def many_events(place: Place, url: str, folder: Path, template: Traffic, events: int) -> Measured:
+def many_events(place: Place, url: str, folder: Path, template: Traffic, events: int, run: int) -> Measured:
     copies = max(1, round(events / template.webhooks))
-    prefix = f"events-{copies}"
+    prefix = f"events-{copies}-{run}"
     create_topics(url, prefix)
     count = preload(place.servers, prefix, multiplied(records_of(template.archive), copies))
     measured = callfold_work(place, folder, prefix, count, CALLFOLD_COMPACT_SECONDS=NOT_MEANWHILE)
@@ -59,9 +62,9 @@ def many_events(place: Place, url: str, folder: Path, template: Traffic, events:
     return measured
 
 
-def many_open(place: Place, url: str, folder: Path, template: Traffic, calls: int) -> Measured:
-    copies = max(1, round(100_000 / template.webhooks))
-    prefix = f"open-{calls}"
+def many_open(place: Place, url: str, folder: Path, template: Traffic, calls: int, run: int) -> Measured:
+    copies = max(1, round(WEBHOOKS_WITH_OPEN_CALLS / template.webhooks))
+    prefix = f"open-{calls}-{run}"
     create_topics(url, prefix)
     preload(place.servers, prefix, begun_calls(calls))
     with Worker(place, folder, prefix) as worker:
@@ -103,27 +106,37 @@ def main() -> None:
         template = simulate(Path(name), options.template_calls, DAYS)
         kinds = (("events", options.events, many_events), ("open", options.open, many_open))
         for kind, wanted, measure in kinds:
-            for size in wanted:
+            runs: dict[int, list[Measured]] = {}
+            for size in [*wanted, *wanted[: len(wanted) > 1]]:
                 with tempfile.TemporaryDirectory(dir=name) as folder, console.status(f"{kind}: {size:,}"):
                     try:
-                        found = measure(place, kafka.url, Path(folder), template, size)
+                        found = measure(
+                            place, kafka.url, Path(folder), template, size, len(runs.get(size, []))
+                        )
                     except Failed as problem:
                         raise SystemExit(f"scaling: {kind} {size:,}: {problem}") from problem
+                runs.setdefault(size, []).append(found)
                 console.print(
                     f"{kind} {size:,}: {found.cpu_per_million:,.1f} CPU s per million, "
                     f"{found.per_second:,.0f} a second, {found.peak_mib:,.0f} MiB"
                 )
-                told[f"scaling.{kind}.{size}.cpu_s_per_million"] = found.cpu_per_million
-                told[f"scaling.{kind}.{size}.events_per_s"] = found.per_second
-                told[f"scaling.{kind}.{size}.peak_mib"] = found.peak_mib
+            told |= {
+                f"scaling.{kind}.{size}.{key}": value for size in runs for key, value in _means(runs[size])
+            }
     told |= growth(told)
     told["scaling.method"] = (
-        "One run of each size; a simulated day of five providers, every call repeated under other ids. With open calls,"
-        " the cost is that of such a day while they are all in memory, and its rate includes putting it on Kafka."
-        " No compaction runs meanwhile."
+        "One run of each size, the smallest of a kind before and after the others (the mean); a simulated day of five"
+        " providers, every call repeated under other ids. With open calls, the cost is that of such a day"
+        " while they are all in memory, and its rate includes putting it on Kafka. No compaction runs meanwhile."
     )
     if not options.dry_run:
         page.write(results.update(told, "scaling"))
+
+
+def _means(runs: list[Measured]) -> Iterator[tuple[str, float]]:
+    yield "cpu_s_per_million", statistics.mean(run.cpu_per_million for run in runs)
+    yield "events_per_s", statistics.mean(run.per_second for run in runs)
+    yield "peak_mib", max(run.peak_mib for run in runs)
 
 
 def growth(told: results.Results) -> results.Results:
