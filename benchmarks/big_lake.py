@@ -78,7 +78,8 @@ def make(root: Path, calls_a_day: int, days: int, say: Callable[[str], None] = l
     for number in range(1, days):
         say(f"day {number + 1} of {days}")
         images.write_day(number)
-    compact(root, 0)  # removes what the last one has merged
+    for _ in range(2):
+        compact(root, 0)  # carries open calls over under the images' manifests, and removes what came before
     for dataset in SCHEMAS | dict.fromkeys(SEALED_ONLY):
         for file in superseded(Lake(root), dataset):
             file.unlink()  # manifests that the images replaced, as a compaction with something to merge would

@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.lake.files import SCHEMA_FILE, Lake, unavailable, unreadable
 from pipeline.lake.merge import DATASETS, Dataset, batches_of, engine, rows_of, seal
 from pipeline.lake.removal import note, noted, remove_noted
-from pipeline.lake.schemas import CARRIED_CALLS, SCHEMAS
+from pipeline.lake.schemas import CARRIED_CALLS, SCHEMAS, UNSEALED_IN
 from pipeline.lake.sealed import in_force, seconds_since_published, superseded
 from pipeline.lake.version import refuse_newer
 from pipeline.storage.store import store_of
@@ -87,7 +87,8 @@ def _compact(lake: Lake, grace_seconds: float, check: Callable[[], None]) -> Com
     lake.sweep(ABANDONED_SECONDS)
     already = noted(lake)
     hot = {dataset: _hot_files(lake, dataset, already) for dataset in SCHEMAS}
-    if all(file.name.endswith(CARRIED) for files in hot.values() for file in files):
+    is_carried = all(file.name.endswith(CARRIED) for files in hot.values() for file in files)
+    if is_carried and not _is_outdated(lake, hot["calls"]):
         # Nothing was written since: what is still going on stands where it was carried to.
         return Compaction(0, 0, removed)
     sealed = sum(seal(lake, dataset, _unsealed(dataset, hot[dataset.source])) for dataset in DATASETS)
@@ -123,6 +124,20 @@ def _unsealed(dataset: Dataset, hot: Sequence[Path]) -> Sequence[Path]:
     return [file for file in hot if dataset.name != "call_revisions" or not file.name.endswith(CARRIED)]
 
 
+def _is_outdated(lake: Lake, carried: Sequence[Path]) -> bool:
+    """Whether calls were carried over under another manifest than that in force, as before an erasure.
+
+    Until they are carried over again, every view looks for them in all sealed files.
+    """
+    known = {str(in_force(lake, "calls")), None}
+    return any(
+        # An erasure writes them as other calls are written.
+        UNSEALED_IN not in lake.footer(file).schema.names
+        or not known.issuperset(lake.read(file, [UNSEALED_IN])[UNSEALED_IN].unique().to_pylist())
+        for file in carried
+    )
+
+
 def _carry_over(lake: Lake, hot: Sequence[Path]) -> None:
     """Puts the calls that are going on into a hot file of their own, which says of which no sealed row is to be found.
 
@@ -154,7 +169,7 @@ def _carry_over(lake: Lake, hot: Sequence[Path]) -> None:
         rows = batches_of(
             connection,
             f"""
-            select going_on.*, case when other.key_hash is null then '{manifest}' end as unsealed_in
+            select going_on.*, case when other.key_hash is null then '{manifest}' end as {UNSEALED_IN}
             from going_on left join sealed_as_well as other using (key_hash)
             """,
             CARRIED_CALLS,

@@ -86,11 +86,14 @@ class Lake:
         with self._readable():
             return sorted(folder.glob(names))
 
-    def read(self, path: Path) -> pa.Table:
-        """All rows of one file. FileNotFoundError if it is gone, else DestinationUnavailable."""
+    def read(self, path: Path, columns: list[str] | None = None) -> pa.Table:
+        """All rows of one file, of which only these columns where they are named.
+
+        FileNotFoundError if it is gone, else DestinationUnavailable.
+        """
         with self._readable(), parquet_source(path) as source:
             # `partitioning`: the date is a column of the file, and not to be made up from its folder.
-            return pq.read_table(source, partitioning=None)
+            return pq.read_table(source, columns=columns, partitioning=None)
 
     @contextmanager
     def _readable(self) -> Iterator[None]:

@@ -186,7 +186,9 @@ def sealed_schema(schema: pa.Schema) -> pa.Schema:
     return schema.append(pa.field("generation", pa.int64()))
 
 
-CARRIED_CALLS: Final = CALLS.append(pa.field("unsealed_in", _TEXT))
+UNSEALED_IN: Final = "unsealed_in"
+
+CARRIED_CALLS: Final = CALLS.append(pa.field(UNSEALED_IN, _TEXT))
 """Rows of `calls` that a compaction carries over, as the calls are still going on.
 
 `unsealed_in` is the manifest (`lake/sealed.py: InForce`) of which no file has a row of the call: while that one is in

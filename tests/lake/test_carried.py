@@ -147,3 +147,28 @@ def test_numbers_that_begin_anew_name_other_manifests(root: Path, calls_of: Any)
     assert str(in_force(lake, "calls")) != str(first)
     going_on = {call for call, row in before.items() if row["state"] != "ended"}
     assert calls_of(root).keys() == going_on | {ended.call_key}
+
+
+def test_a_compaction_with_nothing_to_merge_leaves_what_it_carried(root: Path) -> None:
+    before = carried_file(root)
+    assert compact(root, 0).merged == 0
+    assert carried_file(root) == before
+
+
+@pytest.mark.parametrize("change", ["another manifest", "an erasure"])
+def test_what_was_carried_under_another_manifest_is_carried_again(
+    root: Path, calls_of: Any, change: str
+) -> None:
+    lake, before, stayed = Lake(root), calls_of(root), carried_file(root)
+    if change == "an erasure":
+        erase(lake, "calls", [stayed], lambda batch: (batch, 0), lambda: None)
+        stayed = carried_file(root)
+    publish(lake, "calls", in_force(lake, "calls").files)
+    compact(root, 0)
+    assert calls_of(root) == before
+    assert set(said(root).values()) == {str(in_force(lake, "calls"))}
+    compact(root, 0)
+    assert not stayed.exists()
+    assert len(list(lake.hot("calls").glob("*-carried.parquet"))) == 1
+    assert len(list(lake.manifest("calls").glob("0000*.parquet"))) == 1
+    assert calls_of(root) == before
