@@ -109,6 +109,8 @@ class AssembleStep:
         self._waiting = 0
         self._unwritten: _Unwritten | None = None
         self._early: asyncio.Task[None] | None = None
+        #: what ended an early flush, if it was no absent destination
+        self._fault: Exception | None = None
 
     async def make_room(self) -> None:
         """Begins a flush when enough events wait for one; waits for it when as many again do."""
@@ -127,6 +129,8 @@ class AssembleStep:
         except DestinationUnavailable as problem:
             # The next flush goes on with it, and tells, or whoever needs its room waits for that.
             log.debug("a flush is put off: %s", problem)
+        except Exception as error:  # noqa: BLE001  nobody waits for this one: the next flush raises it
+            self._fault = error
 
     async def take(self, batch: RecordBatch) -> None:
         """Adds a batch of events; bears the same batch again. What is not at home here goes on to its home."""
@@ -194,6 +198,9 @@ class AssembleStep:
     async def flush(self) -> None:
         """Makes durable what changed, then acknowledges. On DestinationUnavailable the next flush goes on."""
         async with self._flushing:
+            if self._fault is not None:
+                # Changes may be half collected: to acknowledge anything now could lose calls.
+                raise self._fault
             claim = self._claim()
             claim()
             if self._unwritten is None:

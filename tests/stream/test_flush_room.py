@@ -1,6 +1,7 @@
 """How much a worker takes while a flush is written: as many events again as made it due, and no more."""
 
 import asyncio
+import gc
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -25,15 +26,19 @@ EVENTS_A_FLUSH = 10
 
 
 class HeldKafka:
-    """Takes what is sent once it is let, and refuses it while it is away."""
+    """Takes what is sent once it is let, refuses it while it is away, and is broken once."""
 
     def __init__(self) -> None:
         self.is_open = asyncio.Event()
         self.is_away = False
+        self.fault: Exception | None = None
 
     async def send(self, topic: str, messages: Any, home: Any = None) -> None:
         if self.is_away:
             raise DestinationUnavailable("Kafka is away")
+        fault, self.fault = self.fault, None
+        if fault is not None:
+            raise fault
         await self.is_open.wait()
 
 
@@ -122,3 +127,26 @@ def test_a_destination_that_is_away_stops_the_taking_and_nothing_is_acknowledged
     taking = asyncio.run(run())
     assert taking.acknowledged == taking.taken
     assert count_in(tmp_path, "call_events") == len(taking.taken) == 2 * EVENTS_A_FLUSH + 1
+
+
+def test_a_fault_in_a_flush_that_nobody_waits_for_ends_the_next_one_and_nothing_is_acknowledged(
+    tmp_path: Path,
+) -> None:
+    """Changes may be half collected by then: that the next flush would succeed says nothing."""
+
+    async def run() -> Taking:
+        taking, told = Taking(tmp_path), []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+        taking.kafka.fault = ZeroDivisionError("a fault of our own")
+        taking.kafka.is_open.set()
+        for _ in range(EVENTS_A_FLUSH + 1):
+            await taking.take()
+        await asyncio.sleep(0)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError, match="of our own"):
+                await taking.step.flush()
+        gc.collect()
+        assert told == []
+        return taking
+
+    assert asyncio.run(run()).acknowledged == []
