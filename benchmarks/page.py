@@ -164,7 +164,7 @@ From the 202 until the call is in the view `calls`, at {rate} webhooks a second 
 
 def _scaling(told: Results) -> list[str]:
     title = ["## Scaling", ""]
-    parts = (("events", "webhooks in one run"), ("open", "calls open at once"))
+    parts = (("events", "webhooks"), ("dense", "webhooks of one day"), ("open", "calls open at once"))
     found = [
         (size, what, f"scaling.{kind}.{size}")
         for kind, what in parts

@@ -1,11 +1,12 @@
 """What a webhook costs Callfold's stream as there are more of them, and as more calls are open at once.
 
-    python benchmarks/scaling.py [--events 1000000,5000000] [--open 1000,100000,1000000]
+    python benchmarks/scaling.py [--events 1000000,5000000] [--dense 1000000,5000000] [--open 1000,100000,1000000]
 
-Events: a simulated day, each of its calls so many times over under other ids, read by one `callfold work`.
-Open calls: so many calls that have begun and do not end, and then, with all of them in memory, the same simulated day.
+Events: so many simulated days, one after the other, each as busy as the only one of the smallest size, read by one
+`callfold work`. Dense: that one day so many times as busy, each of its calls so many times over under other ids.
+Open calls: so many calls that have begun and do not end, and then, with all of them in memory, a simulated day.
 Told are CPU seconds per million webhooks, their rate and the peak memory, on a real Apache Kafka, worker and broker on
-one core each. The first size of each kind is run once more at its end, and the mean is told: a machine's speed changes
+one core each. The first size of a kind is run once more at its end, and the mean is told: a machine's speed changes
 while the largest runs. Writes its part of results.json and RESULTS.md. Larger ones: `--events 1000000,20000000`, for
 which Kafka needs 35 GB.
 """
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 
@@ -39,6 +41,12 @@ TEMPLATE_CALLS = 5_000
 WEBHOOKS_WITH_OPEN_CALLS = 500_000
 #: a compaction comes after five minutes, which only the largest sizes take
 NOT_MEANWHILE = "86400"
+METHOD = (
+    "One run of each size, the first of a kind once more after the others (the mean). Five providers' simulated days,"
+    " every call repeated under other ids: more webhooks are more days as busy as the first or, of the same day, a"
+    " busier one. With open calls, the cost is that of such a day while they are all in memory, and its rate includes"
+    " putting it on Kafka. No compaction runs meanwhile."
+)
 BEFORE_US = 1_772_400_000_000_000
 """2026-03-01T21:20Z, before the simulated day: when the calls that stay open began."""
 
@@ -52,31 +60,49 @@ def begun_calls(count: int) -> Iterator[WebhookRecord]:
         yield webhook_record("interactly", b"interactly:open-%d" % number, body, BEFORE_US + number, {}, {})
 
 
-def many_events(place: Place, url: str, folder: Path, template: Traffic, events: int, run: int) -> Measured:
-    copies = max(1, round(events / template.webhooks))
-    prefix = f"events-{copies}-{run}"
-    create_topics(url, prefix)
-    count = preload(place.servers, prefix, multiplied(records_of(template.archive), copies))
-    measured = callfold_work(place, folder, prefix, count, CALLFOLD_COMPACT_SECONDS=NOT_MEANWHILE)
-    _expect(folder / "lake", len(template.calls) * copies)
-    return measured
+class Scaling(NamedTuple):
+    """Where it runs, the simulated day that all is made of, and the webhooks of the smallest size of a kind."""
 
+    place: Place
+    url: str
+    day: Traffic
+    day_calls: int
 
-def many_open(place: Place, url: str, folder: Path, template: Traffic, calls: int, run: int) -> Measured:
-    copies = max(1, round(WEBHOOKS_WITH_OPEN_CALLS / template.webhooks))
-    prefix = f"open-{calls}-{run}"
-    create_topics(url, prefix)
-    preload(place.servers, prefix, begun_calls(calls))
-    with Worker(place, folder, prefix) as worker:
-        worker.until_it_has_its_partitions()
-        worker.until_drained()
-        began, cpu_began = time.time(), worker.cpu_seconds()
-        count = preload(place.servers, prefix, multiplied(records_of(template.archive), copies))
-        worker.until_drained()
-        seconds, cpu = time.time() - began, worker.cpu_seconds() - cpu_began
-        _, peak = worker.stop()
-    _expect(folder / "lake", calls + len(template.calls) * copies)
-    return Measured(count, seconds, cpu, peak)
+    def events(self, folder: Path, size: int, smallest: int, prefix: str) -> Measured:
+        """So many days, each as busy as the only one of the smallest size."""
+        days = max(1, round(size / smallest))
+        traffic = self.day if days == 1 else simulate(folder, days * self.day_calls, days * DAYS)
+        return self._drained(folder, traffic, self._copies(smallest), prefix)
+
+    def dense(self, folder: Path, size: int, smallest: int, prefix: str) -> Measured:
+        """One day of so many webhooks."""
+        return self._drained(folder, self.day, self._copies(size), prefix)
+
+    def with_open_calls(self, folder: Path, size: int, smallest: int, prefix: str) -> Measured:
+        """A day while so many calls are open."""
+        copies = self._copies(WEBHOOKS_WITH_OPEN_CALLS)
+        create_topics(self.url, prefix)
+        preload(self.place.servers, prefix, begun_calls(size))
+        with Worker(self.place, folder, prefix) as worker:
+            worker.until_it_has_its_partitions()
+            worker.until_drained()
+            began, cpu_began = time.time(), worker.cpu_seconds()
+            count = preload(self.place.servers, prefix, multiplied(records_of(self.day.archive), copies))
+            worker.until_drained()
+            seconds, cpu = time.time() - began, worker.cpu_seconds() - cpu_began
+            _, peak = worker.stop()
+        _expect(folder / "lake", size + len(self.day.calls) * copies)
+        return Measured(count, seconds, cpu, peak)
+
+    def _drained(self, folder: Path, traffic: Traffic, copies: int, prefix: str) -> Measured:
+        create_topics(self.url, prefix)
+        count = preload(self.place.servers, prefix, multiplied(records_of(traffic.archive), copies))
+        measured = callfold_work(self.place, folder, prefix, count, CALLFOLD_COMPACT_SECONDS=NOT_MEANWHILE)
+        _expect(folder / "lake", len(traffic.calls) * copies)
+        return measured
+
+    def _copies(self, webhooks: int) -> int:
+        return max(1, round(webhooks / self.day.webhooks))
 
 
 def _expect(lake: Path, calls: int) -> None:
@@ -91,6 +117,7 @@ def main() -> None:
     )
     sizes = {"type": lambda text: [int(size) for size in text.split(",") if size]}
     parser.add_argument("--events", default=[1_000_000, 5_000_000], **sizes)
+    parser.add_argument("--dense", default=[1_000_000, 5_000_000], **sizes)
     parser.add_argument("--open", default=[1_000, 100_000, 1_000_000], **sizes)
     parser.add_argument("--template-calls", type=int, default=TEMPLATE_CALLS)
     parser.add_argument("--dry-run", action="store_true", help="write nothing")
@@ -103,16 +130,19 @@ def main() -> None:
     told: results.Results = {}
     with tempfile.TemporaryDirectory() as name, KafkaCluster(Path(name) / "kafka") as kafka:
         place = Place(kafka.servers, core, Path(sys.executable))
-        template = simulate(Path(name), options.template_calls, DAYS)
-        kinds = (("events", options.events, many_events), ("open", options.open, many_open))
+        day = simulate(Path(name), options.template_calls, DAYS)
+        scaling = Scaling(place, kafka.url, day, options.template_calls)
+        kinds = (
+            ("events", options.events, scaling.events),
+            ("dense", options.dense, scaling.dense),
+            ("open", options.open, scaling.with_open_calls),
+        )
         for kind, wanted, measure in kinds:
             runs: dict[int, list[Measured]] = {}
-            for size in [*wanted, *wanted[: len(wanted) > 1]]:
+            for number, size in enumerate([*wanted, *wanted[: len(wanted) > 1]]):
                 with tempfile.TemporaryDirectory(dir=name) as folder, console.status(f"{kind}: {size:,}"):
                     try:
-                        found = measure(
-                            place, kafka.url, Path(folder), template, size, len(runs.get(size, []))
-                        )
+                        found = measure(Path(folder), size, min(wanted), f"{kind}-{number}")
                     except Failed as problem:
                         raise SystemExit(f"scaling: {kind} {size:,}: {problem}") from problem
                 runs.setdefault(size, []).append(found)
@@ -124,11 +154,7 @@ def main() -> None:
                 f"scaling.{kind}.{size}.{key}": value for size in runs for key, value in _means(runs[size])
             }
     told |= growth(told)
-    told["scaling.method"] = (
-        "One run of each size, the smallest of a kind before and after the others (the mean); a simulated day of five"
-        " providers, every call repeated under other ids. With open calls, the cost is that of such a day"
-        " while they are all in memory, and its rate includes putting it on Kafka. No compaction runs meanwhile."
-    )
+    told["scaling.method"] = METHOD
     if not options.dry_run:
         page.write(results.update(told, "scaling"))
 
@@ -142,7 +168,7 @@ def _means(runs: list[Measured]) -> Iterator[tuple[str, float]]:
 def growth(told: results.Results) -> results.Results:
     """The cost at the largest size of a kind, as a multiple of that at the smallest."""
     found = {}
-    for kind in ("events", "open"):
+    for kind in ("events", "dense", "open"):
         costs = {
             int(key.split(".")[2]): value
             for key, value in told.items()
