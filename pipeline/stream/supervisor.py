@@ -227,4 +227,7 @@ def _die_with(parent: Connection) -> None:
     try:
         parent.recv()
     except (EOFError, OSError):
-        os.kill(os.getpid(), signal.SIGTERM)
+        # The second is for a collector, which then leaves to the next start what it would pass on. Sent to the process,
+        # two at once may arrive as one.
+        for _ in range(2):
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)

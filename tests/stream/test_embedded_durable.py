@@ -80,6 +80,22 @@ def test_killed_as_a_whole_three_times_it_loses_and_doubles_nothing(start: Start
         connection.close()
 
 
+def test_where_only_the_first_process_is_killed_the_next_start_has_all_that_was_accepted(start: Start) -> None:
+    program = start(Serving, CALLFOLD_FLUSH_SECONDS="30")
+    lines = busy_calls(200)
+    assert asyncio.run(send(lines, program.url, 8)).refused == 0
+    others = program.children()
+    program.process.kill()
+    program.process.wait(20)
+    # The broker is gone with it: a collector that waited for the lake as at every stop would do so for 45 s.
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in others), "the end of the others", 30)
+    program = start(Serving)
+    assert spooled(program) > 0, "the collector that was left had them"
+    until(lambda: spooled(program) == 0, "everything in the lake", FOREVER_SECONDS)
+    assert program.stop() == 0, program.said()
+    compare(program.lake, lines)
+
+
 @pytest.mark.slow
 def test_more_than_the_broker_can_hold_is_taken_while_the_worker_stands_still(start: Start) -> None:
     program = start(Serving)
