@@ -5,12 +5,14 @@
 3. Nothing heavy is imported here, nor at the top of a command's module: `callfold --help` must feel instant.
 """
 
+import atexit
 import contextlib
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
@@ -83,6 +85,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(*_explained(failure, debug=debug))
 
 
+def program() -> NoReturn:
+    """Run the command line of this process, and end it; what is to run at the end is run, the interpreter stays whole.
+
+    Arrow's threads may let go of a Python file a moment after it was read. In an interpreter that is being taken apart
+    that ends the process with "terminate called without an active exception" (134), although all was done.
+    """
+    code = main()
+    atexit._run_exitfuncs()  # noqa: SLF001  multiprocessing ends its helpers there, and there is no public way
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
 def _explained(failure: Exception, *, debug: bool) -> tuple[str, int]:
     """What to tell the user about it, and the exit code."""
     if isinstance(failure, CallfoldError):
@@ -122,4 +138,4 @@ def _log_to_stderr(*, debug: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

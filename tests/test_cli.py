@@ -287,3 +287,25 @@ def test_ctrl_c_says_so_and_leaves_no_half_file(tmp_path: Path) -> None:
         _, said = program.communicate(timeout=60)
     assert (program.returncode, said) == (130, "callfold: interrupted\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_interpreter_is_not_taken_apart_while_threads_of_libraries_may_hold_something() -> None:
+    """Arrow's aborted the process then: exit code 134, after all was done. What is registered for the end is run."""
+    code = """
+import atexit, os, sys
+from pipeline.cli import program
+
+class Held:
+    def __del__(self, write=os.write):
+        write(2, b"taken apart")
+
+sys.held = Held()
+atexit.register(os.write, 2, b"at the end")
+sys.argv = ["callfold", "--version"]
+program()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "at the end")
+    assert done.stdout.startswith("callfold ")

@@ -92,7 +92,6 @@ class Lake:
         FileNotFoundError if it is gone, else DestinationUnavailable.
         """
         with self._readable(), parquet_source(path) as source:
-            # `read_table` leaves the last hold of the file to a thread of its own: where Python ends meanwhile, it aborts.
             return pq.ParquetFile(source).read(columns)
 
     @contextmanager

@@ -1,10 +1,8 @@
 """Files appear whole or not at all, and a lake that cannot be written says so."""
 
 import errno
-import io
 import os
 import stat
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import DestinationUnavailable
-from pipeline.lake import Lake, LakeSink, files
+from pipeline.lake import Lake, LakeSink
 from pipeline.lake.schemas import CALLS, MANIFEST, SCHEMAS, sealed_schema
 from pipeline.open_lake import open_lake
 from pipeline.storage import folder as folder_module
@@ -131,21 +129,3 @@ def test_what_a_crash_left_is_swept_and_work_in_progress_is_not(lake: Lake) -> N
     os.utime(old, (1_000, 1_000))
     lake.sweep(500)
     assert [path.name for path in (lake.root / "_tmp").iterdir()] == ["new.parquet"]
-
-
-def test_a_file_that_was_read_is_let_go_of_by_whoever_read_it(
-    lake: Lake, changes: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where a thread of Arrow's did, a command that ends soon after would abort, after all was done: 4 times of 10."""
-    LakeSink(lake).write_calls(changes.events, changes.records, changes.records[:2], 1)
-    (path,) = parquet(lake.hot("calls"))
-    ended: list[int] = []
-
-    class Source(io.FileIO):
-        def __del__(self) -> None:
-            ended.append(threading.get_ident())
-
-    monkeypatch.setattr(files, "parquet_source", Source)
-    for _ in range(200):
-        lake.read(path, ["call_key"])
-    assert ended == [threading.get_ident()] * 200

@@ -80,7 +80,9 @@ def test_killed_as_a_whole_three_times_it_loses_and_doubles_nothing(start: Start
         connection.close()
 
 
-def test_where_only_the_first_process_is_killed_the_next_start_has_all_that_was_accepted(start: Start) -> None:
+def test_where_only_the_first_process_is_killed_the_next_start_has_all_that_was_accepted(
+    start: Start,
+) -> None:
     program = start(Serving, CALLFOLD_FLUSH_SECONDS="30")
     lines = busy_calls(200)
     assert asyncio.run(send(lines, program.url, 8)).refused == 0
