@@ -1,5 +1,6 @@
 """What the collector's tests share."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import spooling as spooling_program
+from browser import chromium, require_browser
+from relaying import Play, Script, scene_in
 from spools import Start, killed
 
 from pipeline.stream.embedded import EmbeddedBroker
@@ -31,3 +34,28 @@ def spooling(tmp_path: Path) -> Iterator[Start]:
     yield start
     for process in started:
         killed(process)
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[asyncio.Runner]:
+    require_browser()
+    with asyncio.Runner() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def play(runner: asyncio.Runner) -> Iterator[Play]:
+    """Runs a script with a user of its own, in a browser that all the tests share."""
+    browsing = chromium()
+    browser = runner.run(browsing.__aenter__())
+
+    async def run(script: Script) -> None:
+        context = await browser.new_context()
+        try:
+            async with scene_in(context) as scene:
+                await script(scene)
+        finally:
+            await context.close()
+
+    yield lambda script: runner.run(run(script))
+    runner.run(browsing.__aexit__(None, None, None))
